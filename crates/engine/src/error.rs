@@ -145,12 +145,6 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
-    #[error("cannot build the runtime spec of container {id}: {source}")]
-    Spec {
-        id: String,
-        #[source]
-        source: oci_spec::OciSpecError,
-    },
     /// An image could not be built.
     #[error(transparent)]
     Build(#[from] crate::build::failure::BuildError),
@@ -216,7 +210,6 @@ impl Error {
             | Self::Image { .. }
             | Self::Io { .. }
             | Self::State { .. }
-            | Self::Spec { .. }
             | Self::Build(_)
             | Self::NoCgroup { .. }
             | Self::HostGoes

@@ -25,8 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let mut spec = runtime::default_spec(vec!["/bin/busybox".into(), "true".into()]);
         let cgroup = format!("/rswarm-cycle/{}-{n}", std::process::id());
-        if let Some(linux) = spec.linux_mut() {
-            linux.set_cgroups_path(Some(cgroup.clone().into()));
+        if let Some(linux) = &mut spec.linux {
+            linux.cgroups_path = Some(cgroup.clone().into());
         }
         let plan = ContainerPlan {
             id: format!("{n:064x}"),

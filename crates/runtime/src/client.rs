@@ -157,7 +157,7 @@ impl Shim {
         let prepare = |source| Error::Prepare { dir: plan.dir.clone(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&plan.dir).map_err(prepare)?;
         state::forget(&plan.dir).map_err(prepare)?;
-        let config = serde_json::to_vec(&plan.spec).map_err(|error| prepare(error.into()))?;
+        let config = plan.spec.to_json().map_err(prepare)?;
         fs::write(plan.dir.join(state::CONFIG), config).map_err(prepare)?;
         fs::write(plan.dir.join(state::PLAN), prost::Message::encode_to_vec(&launch)).map_err(prepare)?;
         let stderr = File::create(plan.dir.join(state::STDERR)).map_err(prepare)?;
@@ -304,7 +304,7 @@ impl Shim {
     /// [`Error::Exec`] when the program cannot be executed; [`Error::Refused`] when the container does not run
     /// or the id is taken.
     pub fn exec(&self, exec: ExecPlan) -> Result<(), Error> {
-        let process = launch::process(&exec.process, exec.process.terminal().unwrap_or(false))
+        let process = launch::process(&exec.process, exec.process.terminal.unwrap_or(false))
             .map_err(|reason| Error::Spec { id: exec.id.clone(), reason })?;
         let (streams, fds) = streams(&exec.stdio);
         self.call(

@@ -1,9 +1,12 @@
 //! From an OCI spec to the plain data that a shim executes. Pure but for reading which cgroups the host has.
 
 use crate::{
-    ContainerPlan, Error, LogService, LogTarget, Rootfs, SyslogAddress, caps, cgroup, hooks, seccomp,
+    ContainerPlan, Error, LogService, LogTarget, Rootfs, SyslogAddress,
+    caps::Capabilities,
+    cgroup,
+    config::{self as oci, LinuxNamespaceType, LinuxSeccomp, Spec},
+    hooks, seccomp,
 };
-use oci_spec::runtime::{self as oci, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType, Spec};
 use shim::wire::{
     Caps, Device, Forward, IdRange, Launch, Log, Mount, Namespace, Pair, Process, Rlimit, Root,
     UserNamespace, VERSION,
@@ -25,17 +28,17 @@ fn translated(plan: &ContainerPlan) -> Result<Launch, String> {
         return Err(format!("state directory {:?} is not absolute", plan.dir));
     }
     refuse_unsupported(spec)?;
-    let linux = spec.linux().as_ref().ok_or("no linux section")?;
-    let mut process = process(spec.process().as_ref().ok_or("no process")?, plan.tty)?;
-    if let Some(profile) = linux.seccomp() {
+    let linux = spec.linux.as_ref().ok_or("no linux section")?;
+    let mut process = process(spec.process.as_ref().ok_or("no process")?, plan.tty)?;
+    if let Some(profile) = &linux.seccomp {
         let compiled = compiled(profile)?;
         process.seccomp.clone_from(&compiled.0);
         process.seccomp_flags = compiled.1;
     }
-    let hostname = spec.hostname().clone().filter(|name| !name.is_empty());
-    let domainname = spec.domainname().clone().filter(|name| !name.is_empty());
+    let hostname = spec.hostname.clone().filter(|name| !name.is_empty());
+    let domainname = spec.domainname.clone().filter(|name| !name.is_empty());
     let own_names =
-        linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::Uts);
+        linux.namespaces.iter().flatten().any(|namespace| namespace.kind == LinuxNamespaceType::Uts);
     if !own_names && (hostname.is_some() || domainname.is_some()) {
         return Err("unable to set hostname without a private UTS namespace".into());
     }
@@ -45,12 +48,12 @@ fn translated(plan: &ContainerPlan) -> Result<Launch, String> {
         return Err("a user namespace in one with a single uid is not supported".into());
     }
     let mounts: Vec<Mount> =
-        spec.mounts().iter().flatten().map(|m| mount(m, plan.userns_squash)).collect::<Result<_, _>>()?;
+        spec.mounts.iter().flatten().map(|m| mount(m, plan.userns_squash)).collect::<Result<_, _>>()?;
     if let Some(mount) = mounts.iter().find(|mount| mount.map_ids && users.is_none()) {
         let target = String::from_utf8_lossy(&mount.target);
         return Err(format!("mount at {target:?} has idmap, and the container has no user namespace"));
     }
-    let others = |namespace: &&oci::LinuxNamespace| namespace.typ() != LinuxNamespaceType::User;
+    let others = |namespace: &&oci::LinuxNamespace| namespace.kind != LinuxNamespaceType::User;
     Ok(Launch {
         version: VERSION,
         id: plan.id.clone(),
@@ -60,27 +63,22 @@ fn translated(plan: &ContainerPlan) -> Result<Launch, String> {
         log: log(&plan.log),
         root: Some(root(plan, users.is_some())?),
         namespaces: linux
-            .namespaces()
+            .namespaces
             .iter()
             .flatten()
             .filter(others)
             .map(namespace)
             .collect::<Result<_, _>>()?,
         mounts,
-        masked_paths: linux.masked_paths().iter().flatten().map(|path| path.clone().into_bytes()).collect(),
-        readonly_paths: linux
-            .readonly_paths()
-            .iter()
-            .flatten()
-            .map(|path| path.clone().into_bytes())
-            .collect(),
-        devices: linux.devices().iter().flatten().map(device).collect::<Result<_, _>>()?,
+        masked_paths: linux.masked_paths.iter().flatten().map(|path| path.clone().into_bytes()).collect(),
+        readonly_paths: linux.readonly_paths.iter().flatten().map(|path| path.clone().into_bytes()).collect(),
+        devices: linux.devices.iter().flatten().map(device).collect::<Result<_, _>>()?,
         hostname,
         domainname,
         sysctls,
-        cgroup: match linux.cgroups_path() {
+        cgroup: match &linux.cgroups_path {
             None => None,
-            Some(path) => Some(cgroup::launch(path, linux.resources().as_ref(), plan.userns_squash)?),
+            Some(path) => Some(cgroup::launch(path, linux.resources.as_ref(), plan.userns_squash)?),
         },
         userns_squash: plan.userns_squash,
         inherit_streams: false,
@@ -94,19 +92,19 @@ fn translated(plan: &ContainerPlan) -> Result<Launch, String> {
 fn users(linux: &oci::Linux) -> Result<Option<UserNamespace>, String> {
     let ranges = |mappings: &Option<Vec<oci::LinuxIdMapping>>| -> Vec<crate::IdRange> {
         let range = |m: &oci::LinuxIdMapping| crate::IdRange {
-            inside: m.container_id(),
-            outside: m.host_id(),
-            count: m.size(),
+            inside: m.container_id,
+            outside: m.host_id,
+            count: m.size,
         };
         mappings.iter().flatten().map(range).collect()
     };
-    let map = crate::IdMap { uids: ranges(linux.uid_mappings()), gids: ranges(linux.gid_mappings()) };
+    let map = crate::IdMap { uids: ranges(&linux.uid_mappings), gids: ranges(&linux.gid_mappings) };
     let none = map.uids.is_empty() && map.gids.is_empty();
-    let asked = linux.namespaces().iter().flatten().find(|asked| asked.typ() == LinuxNamespaceType::User);
+    let asked = linux.namespaces.iter().flatten().find(|asked| asked.kind == LinuxNamespaceType::User);
     let Some(asked) = asked else {
         return if none { Ok(None) } else { Err("linux.uidMappings without a user namespace".into()) };
     };
-    let path = asked.path().as_deref();
+    let path = asked.path.as_deref();
     if let Some(path) = path.filter(|path| is_ours(path, "user")) {
         return Err(format!("user namespace {path:?} is the host's, or cannot be looked at"));
     }
@@ -124,9 +122,9 @@ fn users(linux: &oci::Linux) -> Result<Option<UserNamespace>, String> {
 /// Returns the kernel parameters as files below `/proc/sys`. The last gate: a bundle may come from anybody.
 fn sysctls(linux: &oci::Linux) -> Result<Vec<Pair>, String> {
     let owns = |kind: LinuxNamespaceType, file: &str| {
-        let asked = linux.namespaces().iter().flatten().find(|namespace| namespace.typ() == kind);
+        let asked = linux.namespaces.iter().flatten().find(|namespace| namespace.kind == kind);
         // One that is joined may be the host's under another name.
-        asked.is_some_and(|namespace| match namespace.path() {
+        asked.is_some_and(|namespace| match &namespace.path {
             None => true,
             Some(path) => !is_ours(path, file),
         })
@@ -137,7 +135,7 @@ fn sysctls(linux: &oci::Linux) -> Result<Vec<Pair>, String> {
         uts: owns(LinuxNamespaceType::Uts, "uts"),
     };
     let mut all = Vec::new();
-    for (name, value) in linux.sysctl().iter().flatten() {
+    for (name, value) in linux.sysctl.iter().flatten() {
         let key = model::sysctl_path(name, value, own).map_err(|error| error.to_string())?;
         all.push(Pair { key, value: value.clone() });
     }
@@ -155,71 +153,70 @@ fn is_ours(path: &Path, file: &str) -> bool {
 fn refuse_unsupported(spec: &Spec) -> Result<(), String> {
     let refuse =
         |there: bool, what: &str| if there { Err(format!("{what} is not supported")) } else { Ok(()) };
-    let linux = spec.linux().as_ref();
+    let linux = spec.linux.as_ref();
+    refuse(linux.is_some_and(|l| l.mount_label.as_ref().is_some_and(|m| !m.is_empty())), "linux.mountLabel")?;
+    refuse(linux.is_some_and(|l| l.personality.is_some()), "linux.personality")?;
+    refuse(linux.is_some_and(|l| l.intel_rdt.is_some()), "linux.intelRdt")?;
+    refuse(linux.is_some_and(|l| l.time_offsets.is_some()), "linux.timeOffsets")?;
+    refuse(linux.is_some_and(|l| l.memory_policy.is_some()), "linux.memoryPolicy")?;
+    refuse(linux.is_some_and(|l| l.net_devices.is_some()), "linux.netDevices")?;
+    let process = spec.process.as_ref();
     refuse(
-        linux.is_some_and(|l| l.mount_label().as_ref().is_some_and(|m| !m.is_empty())),
-        "linux.mountLabel",
-    )?;
-    refuse(linux.is_some_and(|l| l.personality().is_some()), "linux.personality")?;
-    refuse(linux.is_some_and(|l| l.intel_rdt().is_some()), "linux.intelRdt")?;
-    refuse(linux.is_some_and(|l| l.time_offsets().is_some()), "linux.timeOffsets")?;
-    refuse(linux.is_some_and(|l| l.memory_policy().is_some()), "linux.memoryPolicy")?;
-    let process = spec.process().as_ref();
-    refuse(
-        process.is_some_and(|p| p.selinux_label().as_ref().is_some_and(|label| !label.is_empty())),
+        process.is_some_and(|p| p.selinux_label.as_ref().is_some_and(|label| !label.is_empty())),
         "process.selinuxLabel",
     )?;
-    refuse(process.is_some_and(|p| p.scheduler().is_some()), "process.scheduler")?;
-    refuse(process.is_some_and(|p| p.io_priority().is_some()), "process.ioPriority")
+    refuse(process.is_some_and(|p| p.scheduler.is_some()), "process.scheduler")?;
+    refuse(process.is_some_and(|p| p.exec_cpu_affinity.is_some()), "process.execCPUAffinity")?;
+    refuse(process.is_some_and(|p| p.io_priority.is_some()), "process.ioPriority")
 }
 
 /// Translates a process without its seccomp filter, which is the container's.
 pub(crate) fn process(process: &oci::Process, tty: bool) -> Result<Process, String> {
-    let args: Vec<Vec<u8>> = process.args().iter().flatten().map(|arg| arg.clone().into_bytes()).collect();
+    let args: Vec<Vec<u8>> = process.args.iter().flatten().map(|arg| arg.clone().into_bytes()).collect();
     if args.is_empty() {
         return Err("process.args is empty".into());
     }
-    let env: Vec<Vec<u8>> = process.env().iter().flatten().map(|value| value.clone().into_bytes()).collect();
+    let env: Vec<Vec<u8>> = process.env.iter().flatten().map(|value| value.clone().into_bytes()).collect();
     if args.iter().chain(&env).any(|value| value.contains(&0)) {
         return Err("process.args and process.env cannot hold NUL".into());
     }
-    if !process.cwd().is_absolute() {
-        return Err(format!("process.cwd {:?} is not absolute", process.cwd().display()));
+    if !process.cwd.is_absolute() {
+        return Err(format!("process.cwd {:?} is not absolute", process.cwd.display()));
     }
-    let user = process.user();
-    let set = |of: &Option<oci::Capabilities>| of.as_ref().map_or(0, caps::mask);
-    let caps = process.capabilities().as_ref().map_or_else(Caps::default, |caps| Caps {
-        bounding: set(caps.bounding()),
-        effective: set(caps.effective()),
-        permitted: set(caps.permitted()),
-        inheritable: set(caps.inheritable()),
-        ambient: set(caps.ambient()),
+    let user = &process.user;
+    let set = |of: Option<Capabilities>| of.map_or(0, Capabilities::mask);
+    let caps = process.capabilities.as_ref().map_or_else(Caps::default, |caps| Caps {
+        bounding: set(caps.bounding),
+        effective: set(caps.effective),
+        permitted: set(caps.permitted),
+        inheritable: set(caps.inheritable),
+        ambient: set(caps.ambient),
     });
-    let size = process.console_size().unwrap_or_default();
+    let size = process.console_size.unwrap_or_default();
     let cells = |n: u64| u32::try_from(n).unwrap_or_default();
     Ok(Process {
         args,
         env,
-        cwd: process.cwd().as_os_str().as_bytes().to_vec(),
-        uid: user.uid(),
-        gid: user.gid(),
-        groups: user.additional_gids().clone().unwrap_or_default(),
-        umask: user.umask(),
+        cwd: process.cwd.as_os_str().as_bytes().to_vec(),
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.additional_gids.clone().unwrap_or_default(),
+        umask: user.umask,
         caps: Some(caps),
-        no_new_privs: process.no_new_privileges().unwrap_or(false),
+        no_new_privs: process.no_new_privileges.unwrap_or(false),
         seccomp: Vec::new(),
         seccomp_flags: 0,
-        oom_score_adj: process.oom_score_adj(),
-        rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
+        oom_score_adj: process.oom_score_adj,
+        rlimits: process.rlimits.iter().flatten().map(rlimit).collect(),
         tty,
-        rows: cells(size.height()),
-        cols: cells(size.width()),
+        rows: cells(size.height),
+        cols: cells(size.width),
         apparmor_profile: apparmor(process)?,
     })
 }
 
 fn apparmor(process: &oci::Process) -> Result<String, String> {
-    let Some(profile) = process.apparmor_profile().as_ref().filter(|name| !name.is_empty()) else {
+    let Some(profile) = process.apparmor_profile.as_ref().filter(|name| !name.is_empty()) else {
         return Ok(String::new());
     };
     if profile == "unconfined" {
@@ -237,36 +234,17 @@ fn apparmor(process: &oci::Process) -> Result<String, String> {
 }
 
 fn rlimit(limit: &oci::PosixRlimit) -> Rlimit {
-    // Source: asm-generic/resource.h.
-    let resource = match limit.typ() {
-        PosixRlimitType::RlimitCpu => 0,
-        PosixRlimitType::RlimitFsize => 1,
-        PosixRlimitType::RlimitData => 2,
-        PosixRlimitType::RlimitStack => 3,
-        PosixRlimitType::RlimitCore => 4,
-        PosixRlimitType::RlimitRss => 5,
-        PosixRlimitType::RlimitNproc => 6,
-        PosixRlimitType::RlimitNofile => 7,
-        PosixRlimitType::RlimitMemlock => 8,
-        PosixRlimitType::RlimitAs => 9,
-        PosixRlimitType::RlimitLocks => 10,
-        PosixRlimitType::RlimitSigpending => 11,
-        PosixRlimitType::RlimitMsgqueue => 12,
-        PosixRlimitType::RlimitNice => 13,
-        PosixRlimitType::RlimitRtprio => 14,
-        PosixRlimitType::RlimitRttime => 15,
-    };
-    Rlimit { resource, soft: limit.soft(), hard: limit.hard() }
+    Rlimit { resource: limit.kind as u32, soft: limit.soft, hard: limit.hard }
 }
 
 type Compiled = Arc<(Vec<u8>, u32)>;
 
 /// Nearly all containers of a host have the same profile, so the last one is kept.
-fn compiled(profile: &LinuxSeccomp) -> Result<Compiled, String> {
-    static LAST: Mutex<Option<(LinuxSeccomp, Compiled)>> = Mutex::new(None);
+fn compiled(profile: &Arc<LinuxSeccomp>) -> Result<Compiled, String> {
+    static LAST: Mutex<Option<(Arc<LinuxSeccomp>, Compiled)>> = Mutex::new(None);
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((known, compiled)) = last.as_ref()
-        && known == profile
+        && (Arc::ptr_eq(known, profile) || known == profile)
     {
         return Ok(Arc::clone(compiled));
     }
@@ -278,7 +256,7 @@ fn compiled(profile: &LinuxSeccomp) -> Result<Compiled, String> {
         bytes.extend(instruction.k.to_le_bytes());
     }
     let compiled = Arc::new((bytes, flags));
-    *last = Some((profile.clone(), Arc::clone(&compiled)));
+    *last = Some((Arc::clone(profile), Arc::clone(&compiled)));
     Ok(compiled)
 }
 
@@ -314,9 +292,9 @@ fn log_service(service: &LogService) -> Forward {
 }
 
 fn root(plan: &ContainerPlan, users: bool) -> Result<Root, String> {
-    let readonly = plan.spec.root().as_ref().and_then(oci::Root::readonly).unwrap_or(false);
-    let linux = plan.spec.linux().as_ref();
-    let propagation = match linux.and_then(|l| l.rootfs_propagation().as_deref()) {
+    let readonly = plan.spec.root.as_ref().and_then(|root| root.readonly).unwrap_or(false);
+    let linux = plan.spec.linux.as_ref();
+    let propagation = match linux.and_then(|l| l.rootfs_propagation.as_deref()) {
         None | Some("" | "slave" | "rslave") => libc::MS_SLAVE,
         Some("private" | "rprivate") => libc::MS_PRIVATE,
         Some("shared" | "rshared") => libc::MS_SHARED,
@@ -339,7 +317,7 @@ fn root(plan: &ContainerPlan, users: bool) -> Result<Root, String> {
 }
 
 fn namespace(namespace: &oci::LinuxNamespace) -> Result<Namespace, String> {
-    let flag = match namespace.typ() {
+    let flag = match namespace.kind {
         LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
         LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
         LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
@@ -347,34 +325,34 @@ fn namespace(namespace: &oci::LinuxNamespace) -> Result<Namespace, String> {
         LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
         LinuxNamespaceType::Network => libc::CLONE_NEWNET,
         LinuxNamespaceType::User | LinuxNamespaceType::Time => {
-            return Err(format!("namespace {} is not supported", namespace.typ()));
+            return Err(format!("namespace {:?} is not supported", namespace.kind));
         }
     };
-    let path = namespace.path().as_deref().map(bytes).unwrap_or_default();
-    if namespace.typ() == LinuxNamespaceType::Mount && !path.is_empty() {
+    let path = namespace.path.as_deref().map(bytes).unwrap_or_default();
+    if namespace.kind == LinuxNamespaceType::Mount && !path.is_empty() {
         return Err("joining a mount namespace is not supported".into());
     }
     Ok(Namespace { flag: u64::try_from(flag).map_err(|_| "namespace flag")?, path })
 }
 
 fn device(device: &oci::LinuxDevice) -> Result<Device, String> {
-    let block = match device.typ() {
+    let block = match device.kind {
         oci::LinuxDeviceType::B => true,
         oci::LinuxDeviceType::C | oci::LinuxDeviceType::U => false,
         other => {
-            return Err(format!("device type {:?} of {:?} is not supported", other.as_str(), device.path()));
+            return Err(format!("device type {:?} of {:?} is not supported", other.as_str(), device.path));
         }
     };
     let number =
-        |n: i64| u32::try_from(n).map_err(|_| format!("device {:?} has a negative number", device.path()));
+        |n: i64| u32::try_from(n).map_err(|_| format!("device {:?} has a negative number", device.path));
     Ok(Device {
-        path: bytes(device.path()),
+        path: bytes(&device.path),
         block,
-        major: number(device.major())?,
-        minor: number(device.minor())?,
-        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
-        uid: device.uid().unwrap_or(0),
-        gid: device.gid().unwrap_or(0),
+        major: number(device.major)?,
+        minor: number(device.minor)?,
+        mode: device.file_mode.unwrap_or(0o666) & 0o7777,
+        uid: device.uid.unwrap_or(0),
+        gid: device.gid.unwrap_or(0),
     })
 }
 
@@ -386,24 +364,24 @@ const OF_PROCESS: &str = "X-rswarm.of-process=";
 /// Sorts the options of a mount into attributes of the mount and options of the filesystem.
 /// Source: OCI runtime spec, "Linux mount options"; mount(8).
 pub(crate) fn mount(mount: &oci::Mount, userns_squash: bool) -> Result<Mount, String> {
-    let fstype = mount.typ().clone().unwrap_or_default();
+    let fstype = mount.kind.clone().unwrap_or_default();
     let mut to = Mount {
-        source: mount.source().as_deref().map(bytes).unwrap_or_default(),
-        target: bytes(mount.destination()),
+        source: mount.source.as_deref().map(bytes).unwrap_or_default(),
+        target: bytes(&mount.destination),
         ..Mount::default()
     };
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+    if mount.uid_mappings.is_some() || mount.gid_mappings.is_some() {
         return Err(format!(
             "mount at {:?} has mappings of its own, which are not supported; hint: the option idmap, for those of the \
              container",
-            mount.destination()
+            mount.destination
         ));
     }
-    if !mount.destination().is_absolute() {
-        return Err(format!("mount target {:?} is not absolute", mount.destination()));
+    if !mount.destination.is_absolute() {
+        return Err(format!("mount target {:?} is not absolute", mount.destination));
     }
     let mut bind = fstype == "bind";
-    for option in mount.options().iter().flatten() {
+    for option in mount.options.iter().flatten() {
         let (attrs, clears, recursive) = match option.as_str() {
             "bind" => {
                 bind = true;
@@ -458,22 +436,18 @@ pub(crate) fn mount(mount: &oci::Mount, userns_squash: bool) -> Result<Mount, St
     }
     if bind {
         if let Some(option) = to.options.first() {
-            return Err(format!(
-                "bind mount at {:?} has unknown option {:?}",
-                mount.destination(),
-                option.key
-            ));
+            return Err(format!("bind mount at {:?} has unknown option {:?}", mount.destination, option.key));
         }
     } else if to.map_ids && fstype != "overlay" {
-        return Err(format!("mount at {:?} has idmap and is neither bind nor overlay", mount.destination()));
+        return Err(format!("mount at {:?} has idmap and is neither bind nor overlay", mount.destination));
     } else if !to.subdir.is_empty() || to.of_process != 0 {
-        let destination = mount.destination();
+        let destination = &mount.destination;
         return Err(format!(
             "mount at {destination:?} has {SUBDIR:?} or {OF_PROCESS:?} and is no bind mount"
         ));
     } else {
         to.fstype = if fstype.is_empty() {
-            return Err(format!("mount at {:?} has no type", mount.destination()));
+            return Err(format!("mount at {:?} has no type", mount.destination));
         } else {
             fstype
         };
@@ -515,13 +489,15 @@ fn bytes(path: &Path) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oci::MountBuilder;
-
-    fn mounted(typ: &str, options: &[&str]) -> Result<Mount, String> {
-        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let built =
-            MountBuilder::default().destination("/there").source("/here").typ(typ).options(options).build();
-        mount(&built.unwrap(), false)
+    fn mounted(kind: &str, options: &[&str]) -> Result<Mount, String> {
+        let asked = oci::Mount {
+            destination: "/there".into(),
+            source: Some("/here".into()),
+            kind: Some(kind.to_owned()),
+            options: Some(options.iter().map(|&option| option.to_owned()).collect()),
+            ..oci::Mount::default()
+        };
+        mount(&asked, false)
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod userns;
 
 pub mod caps;
 pub mod cgroup;
+pub mod config;
 pub mod oci;
 pub mod seccomp;
 
@@ -37,7 +38,7 @@ mod remove;
 mod signal;
 mod spec;
 
-pub use caps::{default_caps, held_caps};
+pub use caps::{Capabilities, Capability, default_caps, held_caps};
 pub use cgroup::{IoOperation, Stats, kill_all, pause, stats, unpause, update};
 pub use client::{Shim, ShimProgram};
 pub use error::Error;

@@ -7,12 +7,14 @@
 use crate::{
     ContainerPlan, Error, LogTarget, Rootfs, Shim, ShimProgram, cgroup,
     client::Streams,
+    config::Spec,
     hooks, remove,
     state::{self, read_exit},
 };
-use oci_spec::runtime::{ContainerState, Spec, State, StateBuilder};
 use rustix::stdio;
+use serde::Serialize;
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
@@ -35,6 +37,28 @@ pub struct Create {
     pub userns_squash: bool,
 }
 
+/// What [`state()`] returns. *Source:* OCI runtime spec, "State".
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    pub oci_version: String,
+    pub id: String,
+    pub status: ContainerState,
+    /// 0 when it has stopped.
+    pub pid: i32,
+    pub bundle: PathBuf,
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// How far a container is; [`create`] returns when it is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContainerState {
+    Created,
+    Running,
+    Stopped,
+}
+
 fn prepare(dir: &Path) -> impl FnOnce(io::Error) -> Error {
     let dir = dir.to_owned();
     move |source| Error::Prepare { dir, source }
@@ -42,6 +66,12 @@ fn prepare(dir: &Path) -> impl FnOnce(io::Error) -> Error {
 
 fn invalid(id: &str, reason: impl Into<String>) -> Error {
     Error::Spec { id: id.to_owned(), reason: reason.into() }
+}
+
+/// Reads the file that is in a bundle, and in the directory of each container.
+fn loaded(dir: &Path, id: &str) -> Result<Spec, Error> {
+    let path = dir.join(state::CONFIG);
+    Spec::load(&path).map_err(|error| invalid(id, format!("{}: {error}", path.display())))
 }
 
 /// The id becomes a directory's name. Source: runc `validateID`.
@@ -60,24 +90,20 @@ fn directory(root: &Path, id: &str) -> Result<PathBuf, Error> {
 pub fn create(root: &Path, program: &ShimProgram, args: &Create) -> Result<(), Error> {
     let dir = directory(root, &args.id)?;
     let bundle = fs::canonicalize(&args.bundle).map_err(prepare(&args.bundle))?;
-    let mut spec =
-        Spec::load(bundle.join(state::CONFIG)).map_err(|error| invalid(&args.id, error.to_string()))?;
-    let rootfs = spec
-        .root()
-        .as_ref()
-        .map(|root| bundle.join(root.path()))
-        .ok_or_else(|| invalid(&args.id, "no root"))?;
-    let tty = spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
-    if let Some(linux) = spec.linux_mut()
-        && linux.cgroups_path().is_none()
+    let mut spec = loaded(&bundle, &args.id)?;
+    let rootfs =
+        spec.root.as_ref().map(|root| bundle.join(&root.path)).ok_or_else(|| invalid(&args.id, "no root"))?;
+    let tty = spec.process.as_ref().and_then(|process| process.terminal).unwrap_or(false);
+    if let Some(linux) = &mut spec.linux
+        && linux.cgroups_path.is_none()
     {
-        linux.set_cgroups_path(Some(format!("{PARENT}/{}", args.id).into()));
+        linux.cgroups_path = Some(format!("{PARENT}/{}", args.id).into());
     }
     // Source: OCI runtime spec, "Mounts": a relative source of a bind mount is below the bundle.
-    for mount in spec.mounts_mut().iter_mut().flatten() {
-        let binds = mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind");
-        if let Some(source) = mount.source().as_ref().filter(|source| binds && source.is_relative()) {
-            mount.set_source(Some(bundle.join(source)));
+    for mount in spec.mounts.iter_mut().flatten() {
+        let binds = mount.options.iter().flatten().any(|option| option == "bind" || option == "rbind");
+        if let Some(source) = mount.source.as_ref().filter(|source| binds && source.is_relative()) {
+            mount.source = Some(bundle.join(source));
         }
     }
     let streams = match (&args.console_socket, tty) {
@@ -138,21 +164,20 @@ pub fn start(root: &Path, id: &str) -> Result<(), Error> {
 pub fn state(root: &Path, id: &str) -> Result<State, Error> {
     let dir = directory(root, id)?;
     let bundle = fs::read_to_string(dir.join(state::BUNDLE)).map_err(prepare(&dir))?;
-    let spec = Spec::load(dir.join(state::CONFIG)).map_err(|error| invalid(id, error.to_string()))?;
+    let spec = loaded(&dir, id)?;
     let (status, pid) = match (read_exit(&dir), Shim::connect(&dir)) {
         (Some(_), _) | (None, Err(_)) => (ContainerState::Stopped, 0),
         (None, Ok(shim)) if shim.started() => (ContainerState::Running, shim.pid()),
         (None, Ok(shim)) => (ContainerState::Created, shim.pid()),
     };
-    StateBuilder::default()
-        .version(spec.version())
-        .id(id)
-        .status(status)
-        .pid(i32::try_from(pid).unwrap_or_default())
-        .bundle(PathBuf::from(bundle))
-        .annotations(spec.annotations().clone().unwrap_or_default())
-        .build()
-        .map_err(|error| invalid(id, error.to_string()))
+    Ok(State {
+        oci_version: spec.oci_version,
+        id: id.to_owned(),
+        status,
+        pid: i32::try_from(pid).unwrap_or_default(),
+        bundle: bundle.into(),
+        annotations: spec.annotations.unwrap_or_default(),
+    })
 }
 
 /// Sends a signal to the container's first process, or to all.
@@ -184,9 +209,9 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<Option<String>, Vec<
 }
 
 fn take_away(dir: &Path) -> Result<(), Vec<Error>> {
-    let spec = Spec::load(dir.join(state::CONFIG)).ok();
-    let linux = spec.as_ref().and_then(|spec| spec.linux().as_ref());
-    let path = linux.and_then(|linux| linux.cgroups_path().as_ref()).and_then(|path| path.to_str());
+    let spec = Spec::load(&dir.join(state::CONFIG)).ok();
+    let linux = spec.as_ref().and_then(|spec| spec.linux.as_ref());
+    let path = linux.and_then(|linux| linux.cgroups_path.as_ref()).and_then(|path| path.to_str());
     match fs::remove_file(dir.join(state::BUNDLE)) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             return Err(vec![Error::Remove { path: dir.join(state::BUNDLE), source }]);

@@ -1,6 +1,6 @@
 //! What the engine asks for: one container, one more process in it, where its output goes.
 
-use oci_spec::runtime::{Process, Spec};
+use crate::config::{Process, Spec};
 use shim::ExitStatus;
 use std::{os::fd::OwnedFd, path::PathBuf};
 

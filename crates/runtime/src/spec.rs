@@ -1,42 +1,33 @@
 //! What Docker gives a container that asks for nothing special.
 
-use crate::{caps, seccomp};
-use oci_spec::runtime::{
-    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
-    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResourcesBuilder, Mount, MountBuilder, ProcessBuilder,
-    RootBuilder, Spec, SpecBuilder, UserBuilder,
+use crate::{
+    caps,
+    config::{
+        Linux, LinuxCapabilities, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType,
+        LinuxResources, Mount, Process, Root, Spec,
+    },
+    seccomp,
 };
 
 /// Returns the spec of an unprivileged container with private namespaces that runs `args` as root in `/`, with
 /// Docker's default mounts, capabilities, device rules, seccomp profile, masked and read-only paths.
 /// Source: moby `daemon/pkg/oci/defaults.go`.
-///
-/// # Panics
-/// Never: every field that the builders ask for is given.
 #[must_use]
 pub fn default_spec(args: Vec<String>) -> Spec {
-    const COMPLETE: &str = "every field has a default";
     let caps = caps::default_caps();
-    let capabilities = LinuxCapabilitiesBuilder::default()
-        .bounding(caps.clone())
-        .effective(caps.clone())
-        .permitted(caps.clone())
-        .inheritable(caps.clone())
-        .ambient(oci_spec::runtime::Capabilities::new())
-        .build()
-        .expect(COMPLETE);
-    let process = ProcessBuilder::default()
-        .terminal(false)
-        .user(UserBuilder::default().uid(0_u32).gid(0_u32).build().expect(COMPLETE))
-        .args(args)
-        .env(vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()])
-        .cwd("/")
-        .capabilities(capabilities)
-        .rlimits(Vec::new())
-        .no_new_privileges(false)
-        .oom_score_adj(0)
-        .build()
-        .expect(COMPLETE);
+    let process = Process {
+        args: Some(args),
+        env: Some(vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()]),
+        cwd: "/".into(),
+        capabilities: Some(LinuxCapabilities {
+            bounding: Some(caps),
+            effective: Some(caps),
+            permitted: Some(caps),
+            inheritable: Some(caps),
+            ambient: None,
+        }),
+        ..Process::default()
+    };
     let namespaces = [
         LinuxNamespaceType::Mount,
         LinuxNamespaceType::Pid,
@@ -45,33 +36,29 @@ pub fn default_spec(args: Vec<String>) -> Spec {
         LinuxNamespaceType::Uts,
         LinuxNamespaceType::Cgroup,
     ]
-    .map(|typ| LinuxNamespaceBuilder::default().typ(typ).build().expect(COMPLETE));
-    let linux = LinuxBuilder::default()
-        .namespaces(namespaces.to_vec())
-        .resources(LinuxResourcesBuilder::default().devices(default_device_rules()).build().expect(COMPLETE))
-        .seccomp(seccomp::default_seccomp(&caps))
-        .masked_paths(default_masked_paths())
-        .readonly_paths(default_readonly_paths())
-        .build()
-        .expect(COMPLETE);
-    let mut spec = SpecBuilder::default()
-        .version("1.2.0")
-        .root(RootBuilder::default().path("rootfs").readonly(false).build().expect(COMPLETE))
-        .process(process)
-        .mounts(default_mounts())
-        .linux(linux)
-        .build()
-        .expect(COMPLETE);
-    // The builder's defaults are another project's.
-    spec.set_hostname(None);
-    spec.set_annotations(None);
-    spec
+    .map(|kind| LinuxNamespace { kind, path: None });
+    let linux = Linux {
+        namespaces: Some(namespaces.to_vec()),
+        resources: Some(LinuxResources {
+            devices: Some(default_device_rules()),
+            ..LinuxResources::default()
+        }),
+        seccomp: Some(seccomp::default_seccomp(caps)),
+        masked_paths: Some(default_masked_paths()),
+        readonly_paths: Some(default_readonly_paths()),
+        ..Linux::default()
+    };
+    Spec {
+        oci_version: "1.2.0".to_owned(),
+        root: Some(Root { path: "rootfs".into(), readonly: Some(false) }),
+        process: Some(process),
+        mounts: Some(default_mounts()),
+        linux: Some(linux),
+        ..Spec::default()
+    }
 }
 
 /// Returns `/proc /dev /dev/pts /sys /sys/fs/cgroup /dev/mqueue /dev/shm` as Docker mounts them.
-///
-/// # Panics
-/// Never, as [`default_spec`].
 #[must_use]
 pub fn default_mounts() -> Vec<Mount> {
     [
@@ -83,14 +70,12 @@ pub fn default_mounts() -> Vec<Mount> {
         ("/dev/mqueue", "mqueue", "mqueue", "nosuid noexec nodev"),
         ("/dev/shm", "tmpfs", "shm", "nosuid noexec nodev mode=1777 size=67108864"),
     ]
-    .map(|(destination, typ, source, options)| {
-        MountBuilder::default()
-            .destination(destination)
-            .typ(typ)
-            .source(source)
-            .options(options.split(' ').map(str::to_owned).collect::<Vec<_>>())
-            .build()
-            .expect("destination is given")
+    .map(|(destination, kind, source, options)| Mount {
+        destination: destination.into(),
+        kind: Some(kind.to_owned()),
+        source: Some(source.into()),
+        options: Some(options.split(' ').map(str::to_owned).collect()),
+        ..Mount::default()
     })
     .to_vec()
 }
@@ -124,15 +109,12 @@ pub fn default_readonly_paths() -> Vec<String> {
 
 /// Everything denied but making nodes, the harmless devices and terminals.
 pub(crate) fn default_device_rules() -> Vec<LinuxDeviceCgroup> {
-    let rule = |allow, typ, major: Option<i64>, minor: Option<i64>, access: &str| {
-        let mut builder = LinuxDeviceCgroupBuilder::default().allow(allow).typ(typ).access(access);
-        if let Some(major) = major {
-            builder = builder.major(major);
-        }
-        if let Some(minor) = minor {
-            builder = builder.minor(minor);
-        }
-        builder.build().expect("every field has a default")
+    let rule = |allow, kind, major, minor, access: &str| LinuxDeviceCgroup {
+        allow,
+        kind: Some(kind),
+        major,
+        minor,
+        access: Some(access.to_owned()),
     };
     let mut rules = vec![
         rule(false, LinuxDeviceType::A, None, None, "rwm"),

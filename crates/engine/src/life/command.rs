@@ -4,7 +4,7 @@ use crate::{
     ask::config::EndpointConfig, error::Result, life::streams::ShimEnds, networks::any::AnyNetwork,
     seen::container::*,
 };
-use oci_spec::runtime::Process;
+use runtime::config::Process;
 use tokio::sync::oneshot;
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;

@@ -21,7 +21,7 @@ use crate::{
     },
     spec::{oci, users},
 };
-use oci_spec::runtime::Process;
+use runtime::config::Process;
 use std::time::Duration;
 
 /// How long an ended instance can still be inspected.

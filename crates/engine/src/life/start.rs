@@ -157,7 +157,7 @@ impl Owner {
         let (early, once) = (std::mem::take(&mut self.early), self.container.config.stdin_once);
         let (shim, at) = crate::blocking(move || {
             let failed = |e| runtime_failed("start", &id, e);
-            let (dir, hooked) = (plan.dir.clone(), plan.spec.hooks().is_some());
+            let (dir, hooked) = (plan.dir.clone(), plan.spec.hooks.is_some());
             let mut shim = runtime::Shim::spawn(&inner.shim, &plan).map_err(failed)?;
             drop(users); // the shim has it
             for ends in early {
@@ -646,7 +646,6 @@ impl Owner {
                 requests => cdi::Inventory::read(&cdi_dirs).edits(requests)?,
             };
             let spec = oci::spec(&Parts {
-                id: &container.id,
                 config: &config,
                 hostname: &hostname,
                 links: &links,

@@ -1,8 +1,7 @@
 //! The capabilities of a container: Docker's default, with what is added and dropped.
 
 use crate::error::{Error, Result};
-use oci_spec::runtime::Capability;
-use serde_json::{Value, json};
+use runtime::{Capabilities, Capability, config::LinuxCapabilities};
 
 const DEFAULT_CAPS: [&str; 14] = [
     "CAP_CHOWN",
@@ -73,7 +72,7 @@ pub(crate) fn of(add: &[String], drop: &[String], privileged: bool) -> Result<Ve
     // Everything means everything that there is to give; a name that is asked for must be given.
     let all = || {
         let held = runtime::held_caps();
-        let held = move |cap: &&str| capability(cap).is_some_and(|cap| held.contains(&cap));
+        let held = move |cap: &&str| Capability::named(cap).is_some_and(|cap| held.contains(cap));
         ALL_CAPS.iter().copied().filter(held)
     };
     if privileged {
@@ -101,18 +100,19 @@ pub(crate) fn of(add: &[String], drop: &[String], privileged: bool) -> Result<Ve
     Ok(ALL_CAPS.iter().filter(|c| granted(c)).map(|c| (*c).to_owned()).collect())
 }
 
-/// Reads a name of [`ALL_CAPS`]; the crate's own reader knows names without their prefix only.
-pub(super) fn capability(name: &str) -> Option<Capability> {
-    name.strip_prefix("CAP_")?.parse().ok()
+/// Returns those of these names.
+pub(super) fn set(names: &[String]) -> Capabilities {
+    names.iter().filter_map(|name| Capability::named(name)).collect()
 }
 
 /// Returns the sets of a process that has these.
-pub(super) fn sets(caps: &[String], uid: u32) -> Value {
+pub(super) fn sets(caps: &[String], uid: u32) -> LinuxCapabilities {
+    let caps = Some(set(caps));
     // As Docker: an ordinary user starts without effective capabilities, but may get them from file capabilities.
     if uid == 0 {
-        json!({ "bounding": caps, "effective": caps, "permitted": caps })
+        LinuxCapabilities { bounding: caps, effective: caps, permitted: caps, ..LinuxCapabilities::default() }
     } else {
-        json!({ "bounding": caps })
+        LinuxCapabilities { bounding: caps, ..LinuxCapabilities::default() }
     }
 }
 
@@ -136,7 +136,7 @@ mod tests {
         let but_one: Vec<_> = all.into_iter().filter(|cap| cap != "CAP_SYS_CHROOT").collect();
         assert_eq!(caps(&["ALL"], &["SYS_CHROOT"]), but_one);
         assert!(of(&["NO_SUCH".to_owned()], &[], false).is_err());
-        let unknown: Vec<_> = ALL_CAPS.iter().filter(|cap| capability(cap).is_none()).collect();
+        let unknown: Vec<_> = ALL_CAPS.iter().filter(|cap| Capability::named(cap).is_none()).collect();
         assert!(unknown.is_empty(), "the seccomp profile does not know {unknown:?}");
     }
 }

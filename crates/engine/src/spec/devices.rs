@@ -6,13 +6,13 @@ use crate::{
     spec::{cdi::DeviceNode, parts::Parts, users::Identity},
 };
 use model::confine;
-use serde_json::{Value, json};
+use runtime::config::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 use std::{collections::HashSet, path::Path};
 
 /// A device of the host as a container gets it.
 pub(crate) struct HostDevice {
     pub(crate) path: String,
-    pub(crate) kind: &'static str,
+    pub(crate) kind: LinuxDeviceType,
     pub(crate) major: u32,
     pub(crate) minor: u32,
     pub(crate) mode: u32,
@@ -79,8 +79,8 @@ pub(crate) fn of_vendors(nodes: &[DeviceNode], identity: &Identity) -> Result<Ve
         };
         let kind = match node.kind.as_deref() {
             None | Some("") => None,
-            Some("c" | "u") => Some("c"),
-            Some("b") => Some("b"),
+            Some("c" | "u") => Some(LinuxDeviceType::C),
+            Some("b") => Some(LinuxDeviceType::B),
             Some(other) => return Err(cannot(&format!("type {other:?} is not supported"))),
         };
         let number = |n: i64| u32::try_from(n).map_err(|_| cannot("its number is negative or too large"));
@@ -101,7 +101,7 @@ pub(crate) fn of_vendors(nodes: &[DeviceNode], identity: &Identity) -> Result<Ve
                 let found = host_device(&meta, node.path.clone(), access)
                     .ok_or_else(|| cannot("not a device node"))?;
                 if kind.is_some_and(|kind| kind != found.kind) {
-                    return Err(cannot(&format!("it is of type {:?}", found.kind)));
+                    return Err(cannot(&format!("it is of type {:?}", found.kind.as_str())));
                 }
                 found
             }
@@ -122,8 +122,8 @@ pub(crate) fn of_vendors(nodes: &[DeviceNode], identity: &Identity) -> Result<Ve
 fn host_device(meta: &std::fs::Metadata, path: String, access: &str) -> Option<HostDevice> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let kind = match meta.file_type() {
-        t if t.is_char_device() => "c",
-        t if t.is_block_device() => "b",
+        t if t.is_char_device() => LinuxDeviceType::C,
+        t if t.is_block_device() => LinuxDeviceType::B,
         _ => return None,
     };
     let device = meta.rdev();
@@ -154,21 +154,26 @@ fn collect_devices(folder: &Path, inside: &Path, access: &str, found: &mut Vec<H
 }
 
 /// Reads `c 13:* rwm`. *Source:* `docker run --device-cgroup-rule`.
-pub(crate) fn rule(text: &str) -> Result<Value> {
+pub(crate) fn rule(text: &str) -> Result<LinuxDeviceCgroup> {
     let bad = || Error::invalid(format!("invalid device cgroup rule format: '{text}'"));
     let words: Vec<&str> = text.split(' ').collect();
-    let [kind @ ("a" | "b" | "c"), numbers, access] = words[..] else { return Err(bad()) };
+    let [kind, numbers, access] = words[..] else { return Err(bad()) };
+    let kind = match kind {
+        "a" => LinuxDeviceType::A,
+        "b" => LinuxDeviceType::B,
+        "c" => LinuxDeviceType::C,
+        _ => return Err(bad()),
+    };
     let (major, minor) = numbers.split_once(':').ok_or_else(bad)?;
     if access.is_empty() || access.len() > 3 || !access.chars().all(|c| "rwm".contains(c)) {
         return Err(bad());
     }
-    let mut rule = json!({ "allow": true, "type": kind, "access": access });
-    for (name, number) in [("major", major), ("minor", minor)] {
-        if number != "*" {
-            rule[name] = number.parse::<u32>().map_err(|_| bad())?.into();
-        }
-    }
-    Ok(rule)
+    let number = |text: &str| match text {
+        "*" => Ok(None),
+        text => text.parse::<u32>().map(|n| Some(i64::from(n))).map_err(|_| bad()),
+    };
+    let (major, minor) = (number(major)?, number(minor)?);
+    Ok(LinuxDeviceCgroup { allow: true, kind: Some(kind), major, minor, access: Some(access.to_owned()) })
 }
 
 /// Returns the devices asked for by path and by a vendor's name; the latter win.
@@ -181,15 +186,18 @@ pub(super) fn all(parts: &Parts<'_>) -> Result<Vec<HostDevice>> {
     Ok(all)
 }
 
-/// Writes them.
-pub(super) fn nodes(parts: &Parts<'_>) -> Result<Vec<Value>> {
-    Ok(all(parts)?
-        .iter()
-        .map(|d| {
-            json!({ "path": d.path, "type": d.kind, "major": d.major, "minor": d.minor, "fileMode": d.mode,
-                "uid": d.uid, "gid": d.gid })
-        })
-        .collect())
+/// Returns the nodes that these have in the container.
+pub(super) fn nodes(devices: &[HostDevice]) -> Vec<LinuxDevice> {
+    let node = |d: &HostDevice| LinuxDevice {
+        path: (&d.path).into(),
+        kind: d.kind,
+        major: d.major.into(),
+        minor: d.minor.into(),
+        file_mode: Some(d.mode),
+        uid: Some(d.uid),
+        gid: Some(d.gid),
+    };
+    devices.iter().map(node).collect()
 }
 
 #[cfg(test)]
@@ -198,10 +206,7 @@ mod tests {
 
     #[test]
     fn rules_are_read_as_docker_reads_them() {
-        assert_eq!(
-            rule("c 13:* rw").unwrap(),
-            json!({ "allow": true, "type": "c", "access": "rw", "major": 13 })
-        );
+        assert_eq!(rule("c 13:* rw").unwrap().to_string(), "c 13:* rw");
         for bad in ["", "c 1:3", "d 1:3 r", "c 1 r", "c 1:3 x", "c 1:3 rwmr", "c a:3 r", "c 1:3  r"] {
             assert!(rule(bad).is_err(), "{bad:?}");
         }

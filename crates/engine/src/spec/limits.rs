@@ -3,21 +3,19 @@
 use crate::{
     ask::config::Resources,
     error::{Error, Result, unfit},
-    spec::{devices, parsed, parts::Parts},
+    spec::devices::{self, HostDevice},
 };
 use model::Ulimit;
-use oci_spec::runtime::LinuxResources;
-use serde_json::{Value, json};
+use runtime::config::{
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources,
+    PosixRlimit, PosixRlimitType,
+};
 
-/// Builds the cgroup limits for a live update.
+/// Returns the limits of its cgroup, which can change while it runs.
 ///
 /// # Errors
 /// `InvalidParameter` for what a cgroup does not take.
-pub(crate) fn cgroup(resources_wanted: &Resources) -> Result<LinuxResources> {
-    parsed(Value::Object(limit_map(resources_wanted)?), "update")
-}
-
-fn limit_map(wanted: &Resources) -> Result<serde_json::Map<String, Value>> {
+pub(crate) fn cgroup(wanted: &Resources) -> Result<LinuxResources> {
     let Resources {
         cpu_nanos,
         cpu_shares,
@@ -35,10 +33,14 @@ fn limit_map(wanted: &Resources) -> Result<serde_json::Map<String, Value>> {
         blkio_weight,
         oom_kill_disable,
     } = *wanted;
-    let mut cpu = serde_json::Map::new();
-    if cpu_shares > 0 {
-        cpu.insert("shares".into(), cpu_shares.into());
-    }
+    let mut cpu = LinuxCpu {
+        shares: Some(cpu_shares).filter(|n| *n > 0),
+        realtime_period: Some(cpu_realtime_period).filter(|n| *n > 0),
+        realtime_runtime: Some(cpu_realtime_runtime).filter(|n| *n != 0),
+        cpus: Some(cpuset_cpus.clone()).filter(|set| !set.is_empty()),
+        mems: Some(cpuset_mems.clone()).filter(|set| !set.is_empty()),
+        ..LinuxCpu::default()
+    };
     if cpu_nanos > 0 {
         let cpus = std::thread::available_parallelism().map_or(u64::MAX, |n| n.get() as u64);
         if cpu_nanos < 10_000_000 || cpu_nanos > cpus.saturating_mul(1_000_000_000) {
@@ -47,38 +49,26 @@ fn limit_map(wanted: &Resources) -> Result<serde_json::Map<String, Value>> {
             )));
         }
         let period = 100_000u64;
-        let quota = i64::try_from(cpu_nanos.saturating_mul(period) / 1_000_000_000).unwrap_or(i64::MAX);
-        cpu.insert("period".into(), period.into());
-        cpu.insert("quota".into(), quota.into());
+        cpu.period = Some(period);
+        cpu.quota = Some(amount(cpu_nanos.saturating_mul(period) / 1_000_000_000));
     } else {
-        if cpu_period > 0 {
-            cpu.insert("period".into(), cpu_period.into());
-        }
-        if cpu_quota != 0 {
-            cpu.insert("quota".into(), cpu_quota.into());
-        }
+        cpu.period = Some(cpu_period).filter(|n| *n > 0);
+        cpu.quota = Some(cpu_quota).filter(|n| *n != 0);
     }
-    if cpu_realtime_period > 0 {
-        cpu.insert("realtimePeriod".into(), cpu_realtime_period.into());
-    }
-    if cpu_realtime_runtime != 0 {
-        cpu.insert("realtimeRuntime".into(), cpu_realtime_runtime.into());
-    }
-    if !cpuset_cpus.is_empty() {
-        cpu.insert("cpus".into(), cpuset_cpus.clone().into());
-    }
-    if !cpuset_mems.is_empty() {
-        cpu.insert("mems".into(), cpuset_mems.clone().into());
-    }
-    let mut memory = serde_json::Map::new();
+    let mut memory = LinuxMemory {
+        swappiness: memory_swappiness.map(u64::from),
+        reservation: Some(memory_reservation_bytes).filter(|n| *n > 0).map(amount),
+        disable_oom_killer: Some(oom_kill_disable).filter(|disable| *disable),
+        ..LinuxMemory::default()
+    };
     if memory_bytes > 0 {
         if memory_bytes < 6 << 20 {
             return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
         }
-        memory.insert("limit".into(), memory_bytes.into());
+        memory.limit = Some(amount(memory_bytes));
         // As Docker: the same amount of swap again unless said otherwise.
         let swap = match memory_swap_bytes {
-            0 => i64::try_from(memory_bytes.saturating_mul(2)).unwrap_or(i64::MAX),
+            0 => amount(memory_bytes.saturating_mul(2)),
             given => given,
         };
         if swap > 0 && u64::try_from(swap).is_ok_and(|s| s < memory_bytes) {
@@ -86,83 +76,71 @@ fn limit_map(wanted: &Resources) -> Result<serde_json::Map<String, Value>> {
                 "Minimum memoryswap limit should be larger than memory limit, see usage",
             ));
         }
-        memory.insert("swap".into(), swap.into());
+        memory.swap = Some(swap);
     }
-    if let Some(swappiness) = memory_swappiness {
-        memory.insert("swappiness".into(), swappiness.into());
-    }
-    if memory_reservation_bytes > 0 {
-        memory.insert("reservation".into(), memory_reservation_bytes.into());
-    }
-    if oom_kill_disable {
-        memory.insert("disableOOMKiller".into(), true.into());
-    }
-    let mut map = serde_json::Map::new();
-    if !cpu.is_empty() {
-        map.insert("cpu".into(), cpu.into());
-    }
-    if !memory.is_empty() {
-        map.insert("memory".into(), memory.into());
-    }
-    if let Some(limit) = pids_limit.filter(|n| *n > 0) {
-        map.insert("pids".into(), json!({ "limit": limit }));
-    }
-    if blkio_weight > 0 {
-        map.insert("blockIO".into(), json!({ "weight": blkio_weight }));
-    }
-    Ok(map)
+    Ok(LinuxResources {
+        cpu: Some(cpu).filter(|cpu| *cpu != LinuxCpu::default()),
+        memory: Some(memory).filter(|memory| *memory != LinuxMemory::default()),
+        pids: pids_limit.filter(|n| *n > 0).map(|limit| LinuxPids { limit }),
+        block_io: Some(blkio_weight)
+            .filter(|weight| *weight > 0)
+            .map(|weight| LinuxBlockIo { weight: Some(weight), ..LinuxBlockIo::default() }),
+        ..LinuxResources::default()
+    })
 }
 
-/// Writes the limits of a container, and which devices it may use.
-pub(super) fn resources(wanted: &Resources, privileged: bool, parts: &Parts<'_>) -> Result<Value> {
-    let mut map = limit_map(wanted)?;
-    let mut rules = vec![];
-    if privileged {
-        rules.push(json!({ "allow": true, "access": "rwm" }));
-    } else {
-        rules.push(json!({ "allow": false, "access": "rwm" }));
-        for (kind, major, minor) in [
-            ("c", Some(1), Some(3)),
-            ("c", Some(1), Some(5)),
-            ("c", Some(1), Some(7)),
-            ("c", Some(1), Some(8)),
-            ("c", Some(1), Some(9)),
-            ("c", Some(5), Some(0)),
-            ("c", Some(5), Some(1)),
-            ("c", Some(5), Some(2)),
-            ("c", Some(136), None),
+fn amount(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Returns the limits of a container, and which devices it may use.
+pub(super) fn resources(
+    wanted: &Resources,
+    privileged: bool,
+    devices: &[HostDevice],
+    rules: &[String],
+) -> Result<LinuxResources> {
+    let rule = |allow, kind, major, minor, access: &str| LinuxDeviceCgroup {
+        allow,
+        kind,
+        major,
+        minor,
+        access: Some(access.to_owned()),
+    };
+    let mut all = vec![rule(privileged, None, None, None, "rwm")];
+    if !privileged {
+        for (major, minor) in [
+            (1, Some(3)),
+            (1, Some(5)),
+            (1, Some(7)),
+            (1, Some(8)),
+            (1, Some(9)),
+            (5, Some(0)),
+            (5, Some(1)),
+            (5, Some(2)),
+            (136, None),
         ] {
-            let mut rule = json!({ "allow": true, "type": kind, "access": "rwm" });
-            if let Some(major) = major {
-                rule["major"] = major.into();
-            }
-            if let Some(minor) = minor {
-                rule["minor"] = minor.into();
-            }
-            rules.push(rule);
+            all.push(rule(true, Some(LinuxDeviceType::C), Some(major), minor, "rwm"));
         }
-        for kind in ["c", "b"] {
-            rules.push(json!({ "allow": true, "type": kind, "access": "m" }));
+        for kind in [LinuxDeviceType::C, LinuxDeviceType::B] {
+            all.push(rule(true, Some(kind), None, None, "m"));
         }
-        for device in devices::all(parts)? {
-            rules.push(
-                json!({ "allow": true, "type": device.kind, "major": device.major, "minor": device.minor,
-                "access": device.access }),
-            );
+        for device in devices {
+            let (major, minor) = (Some(device.major.into()), Some(device.minor.into()));
+            all.push(rule(true, Some(device.kind), major, minor, &device.access));
         }
-        for rule in &parts.config.host.device_cgroup_rules {
-            rules.push(devices::rule(rule)?);
+        for rule in rules {
+            all.push(devices::rule(rule)?);
         }
     }
-    map.insert("devices".into(), rules.into());
-    Ok(Value::Object(map))
+    Ok(LinuxResources { devices: Some(all), ..cgroup(wanted)? })
 }
 
-/// Writes one of the limits that its processes have.
+/// Returns one of the limits that its processes have.
 ///
 /// # Errors
 /// `InvalidParameter` for one that the kernel does not have, or would not take.
-pub(crate) fn rlimit(limit: &Ulimit) -> Result<Value> {
+pub(crate) fn rlimit(limit: &Ulimit) -> Result<PosixRlimit> {
     limit.check("Ulimits").map_err(unfit)?;
     let number = |n: i64| u64::try_from(n).unwrap_or(u64::MAX); // -1 = unlimited
     let name = limit.name.to_ascii_lowercase();
@@ -177,8 +155,9 @@ pub(crate) fn rlimit(limit: &Ulimit) -> Result<Value> {
             limit.hard
         )));
     }
-    let name = format!("RLIMIT_{}", name.to_ascii_uppercase());
-    Ok(json!({ "type": name, "soft": number(limit.soft), "hard": number(limit.hard) }))
+    let kind = PosixRlimitType::named(&format!("RLIMIT_{}", name.to_ascii_uppercase()))
+        .ok_or_else(|| Error::invalid(format!("invalid ulimit type: {}", limit.name)))?;
+    Ok(PosixRlimit { kind, soft: number(limit.soft), hard: number(limit.hard) })
 }
 
 /// Descriptors that the kernel lets a process have at most; `None` = nobody says.
@@ -198,11 +177,12 @@ mod tests {
             pids_limit: Some(10),
             ..Resources::default()
         };
-        let got = Value::Object(limit_map(&wanted).unwrap());
-        assert_eq!(got["cpu"], json!({ "period": 100_000, "quota": 150_000 }));
-        assert_eq!(got["memory"], json!({ "limit": 64 << 20, "swap": 128 << 20 }));
-        assert_eq!(got["pids"]["limit"], 10);
-        assert!(cgroup(&wanted).is_ok());
-        assert!(limit_map(&Resources { memory_bytes: 1 << 20, ..Resources::default() }).is_err());
+        let got = cgroup(&wanted).unwrap();
+        let (cpu, memory) = (got.cpu.unwrap(), got.memory.unwrap());
+        assert_eq!((cpu.period, cpu.quota, cpu.shares), (Some(100_000), Some(150_000), None));
+        assert_eq!((memory.limit, memory.swap), (Some(64 << 20), Some(128 << 20)));
+        assert_eq!((got.pids.unwrap().limit, got.block_io), (10, None));
+        assert_eq!(cgroup(&Resources::default()).unwrap(), LinuxResources::default());
+        assert!(cgroup(&Resources { memory_bytes: 1 << 20, ..Resources::default() }).is_err());
     }
 }

@@ -14,12 +14,3 @@ pub(crate) mod parts;
 pub(crate) mod security;
 pub mod userns;
 pub(crate) mod users;
-
-use crate::error::{Error, Result};
-use serde_json::Value;
-
-/// Reads a part of the specification.
-fn parsed<T: serde::de::DeserializeOwned>(value: Value, id: &str) -> Result<T> {
-    serde_json::from_value(value)
-        .map_err(|source| Error::Spec { id: id.to_owned(), source: oci_spec::OciSpecError::SerDe(source) })
-}

@@ -6,15 +6,17 @@ use crate::{
     spec::parts::Parts,
 };
 use model::BindRecursion;
-use serde_json::{Value, json};
-use std::path::Path;
+use runtime::config::Mount;
+use std::{os::unix::ffi::OsStrExt as _, path::Path};
 
 const SHM_BYTES: u64 = 64 << 20;
 
 /// Returns them.
-pub(super) fn list(parts: &Parts<'_>) -> Vec<Value> {
+pub(super) fn list(parts: &Parts<'_>) -> Vec<Mount> {
     let host = &parts.config.host;
-    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": source, "options": options });
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| {
+        written(destination, kind, source.as_ref(), options.iter().map(|&option| option.to_owned()).collect())
+    };
     let system_access = if host.privileged { "rw" } else { "ro" };
     let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     let has_tty_group = parts.users.is_none_or(|(map, _)| map.gid_outside(5).is_some());
@@ -109,7 +111,7 @@ pub(super) fn list(parts: &Parts<'_>) -> Vec<Value> {
         own.push(layer_mount(layers, parts.userns_squash, parts.users.is_some()));
     }
     for device in &parts.edits.mounts {
-        own.retain(|m| m["destination"] != device.container_path.as_str());
+        own.retain(|m| m.destination.as_os_str() != device.container_path.as_str());
         let mut options: Vec<&str> = device.options.iter().map(String::as_str).collect();
         if device.kind.is_empty() && !options.iter().any(|o| matches!(*o, "bind" | "rbind")) {
             options.push("rbind");
@@ -118,15 +120,25 @@ pub(super) fn list(parts: &Parts<'_>) -> Vec<Value> {
         own.push(mount(&device.container_path, kind, &device.host_path, &options));
     }
     // Parents before what lies in them; the sort is stable.
-    own.sort_by_key(|m| m["destination"].as_str().map_or(0, |d| d.matches('/').count()));
+    own.sort_by_key(|m| m.destination.as_os_str().as_bytes().iter().filter(|b| **b == b'/').count());
     mounts.extend(own);
     mounts
 }
 
-fn layer_mount(layers: &LayerMount, squash: bool, idmap: bool) -> Value {
+fn written(destination: &str, kind: &str, source: &Path, options: Vec<String>) -> Mount {
+    Mount {
+        destination: destination.into(),
+        kind: Some(kind.to_owned()),
+        source: Some(source.to_owned()),
+        options: Some(options),
+        ..Mount::default()
+    }
+}
+
+fn layer_mount(layers: &LayerMount, squash: bool, idmap: bool) -> Mount {
     let (kind, source, mut options) = match (&layers.lowers[..], &layers.scratch) {
         // Overlayfs wants two folders, or one to write to.
-        ([only], None) => ("bind", only.to_string_lossy(), vec!["rbind".to_owned(), "rro".to_owned()]),
+        ([only], None) => ("bind", only.as_path(), vec!["rbind".to_owned(), "rro".to_owned()]),
         (lowers, scratch) => {
             let mut options: Vec<String> =
                 lowers.iter().map(|lower| format!("lowerdir+={}", lower.display())).collect();
@@ -140,9 +152,9 @@ fn layer_mount(layers: &LayerMount, squash: bool, idmap: bool) -> Value {
             if squash {
                 options.push("userxattr".to_owned());
             }
-            ("overlay", "overlay".into(), options)
+            ("overlay", Path::new("overlay"), options)
         }
     };
     options.extend(idmap.then(|| "idmap".to_owned()));
-    json!({ "destination": layers.target, "type": kind, "source": source, "options": options })
+    written(&layers.target, kind, source, options)
 }

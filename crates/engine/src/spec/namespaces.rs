@@ -1,42 +1,44 @@
 //! The namespaces of a container: its own, and those that it joins.
 
 use crate::spec::parts::Parts;
-use serde_json::{Value, json};
+use runtime::config::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType};
+use std::path::PathBuf;
 
 /// Returns them.
-pub(super) fn list(parts: &Parts<'_>) -> Vec<Value> {
+pub(super) fn list(parts: &Parts<'_>) -> Vec<LinuxNamespace> {
     let host = &parts.config.host;
-    let joined =
-        |kind: &str, file: &str, pid: u32| json!({ "type": kind, "path": format!("/proc/{pid}/ns/{file}") });
-    let mut namespaces = vec![json!({ "type": "mount" })];
+    let own = |kind| LinuxNamespace { kind, path: None };
+    let joined = |kind, path: PathBuf| LinuxNamespace { kind, path: Some(path) };
+    let of_process = |kind, file: &str, pid: u32| joined(kind, format!("/proc/{pid}/ns/{file}").into());
+    let mut namespaces = vec![own(LinuxNamespaceType::Mount)];
     if let Some((_, path)) = parts.users {
-        namespaces.push(json!({ "type": "user", "path": path }));
+        namespaces.push(joined(LinuxNamespaceType::User, path.to_owned()));
     }
     if let Some(path) = parts.netns {
-        namespaces.push(json!({ "type": "network", "path": path }));
+        namespaces.push(joined(LinuxNamespaceType::Network, path.to_owned()));
     }
     match parts.pid_of {
-        Some(pid) => namespaces.push(joined("pid", "pid", pid)),
-        None if host.pid_mode != "host" => namespaces.push(json!({ "type": "pid" })),
+        Some(pid) => namespaces.push(of_process(LinuxNamespaceType::Pid, "pid", pid)),
+        None if host.pid_mode != "host" => namespaces.push(own(LinuxNamespaceType::Pid)),
         None => {}
     }
     match parts.ipc_of {
-        Some(pid) => namespaces.push(joined("ipc", "ipc", pid)),
-        None if host.ipc_mode != "host" => namespaces.push(json!({ "type": "ipc" })),
+        Some(pid) => namespaces.push(of_process(LinuxNamespaceType::Ipc, "ipc", pid)),
+        None if host.ipc_mode != "host" => namespaces.push(own(LinuxNamespaceType::Ipc)),
         None => {}
     }
     if host.uts_mode != "host" {
-        namespaces.push(json!({ "type": "uts" }));
+        namespaces.push(own(LinuxNamespaceType::Uts));
     }
     if host.cgroupns_mode != "host" {
-        namespaces.push(json!({ "type": "cgroup" }));
+        namespaces.push(own(LinuxNamespaceType::Cgroup));
     }
     namespaces
 }
 
-/// Writes which ids of the host are those of a user namespace.
-pub(super) fn mappings(ranges: &[runtime::IdRange]) -> Value {
+/// Says which ids of the host are those of a user namespace.
+pub(super) fn mappings(ranges: &[runtime::IdRange]) -> Vec<LinuxIdMapping> {
     let range =
-        |r: &runtime::IdRange| json!({ "containerID": r.inside, "hostID": r.outside, "size": r.count });
+        |r: &runtime::IdRange| LinuxIdMapping { container_id: r.inside, host_id: r.outside, size: r.count };
     ranges.iter().map(range).collect()
 }

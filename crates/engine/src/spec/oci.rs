@@ -1,18 +1,14 @@
 //! The OCI runtime spec of a container, as Docker would write it. Pure: everything looked up before comes in by
-//! [`Parts`]. Written as JSON and parsed, because that is how the specification and every example show it.
+//! [`Parts`].
 //!
 //! Source: OCI runtime-spec 1.2; moby `oci/defaults.go`, `daemon/oci_linux.go`.
 
 use crate::{
     ask::{config::ContainerConfig, execs::ExecConfig, merge},
     error::{Error, Result},
-    spec::{
-        capabilities, cdi, devices, limits, mounts, namespaces, parsed, parts::Parts, security,
-        users::Identity,
-    },
+    spec::{capabilities, cdi, devices, limits, mounts, namespaces, parts::Parts, security, users::Identity},
 };
-use oci_spec::runtime::{Process, Spec};
-use serde_json::{Value, json};
+use runtime::config::{ConsoleSize, Hook, Hooks, Linux, Process, Root, Spec, User};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -24,64 +20,65 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec> {
     let host = &parts.config.host;
     let security = security::read(&host.security_opts)?;
     let caps = capabilities::of(&host.cap_add, &host.cap_drop, host.privileged)?;
-    let mut process = json!({
-        "terminal": parts.config.tty,
-        "consoleSize": host.console_size.filter(|_| parts.config.tty).map(console_size),
-        "user": user_with(parts.identity, &parts.edits.additional_gids),
-        "args": merge::command(parts.config),
-        "env": env(parts),
-        "cwd": cwd(parts.config),
-        "capabilities": capabilities::sets(&caps, parts.identity.uid),
-        "rlimits": host.ulimits.iter().map(limits::rlimit).collect::<Result<Vec<_>>>()?,
-        "noNewPrivileges": security.no_new_privileges,
-        "oomScoreAdj": host.oom_score_adj,
-    });
-    if let Some(profile) = security::apparmor(&security, host.privileged) {
-        process["apparmorProfile"] = profile.into();
-    }
-    let mut linux = json!({
-        "cgroupsPath": parts.cgroups_path,
-        "namespaces": namespaces::list(parts),
-        "sysctl": host.sysctls.iter().filter(|(k, _)| !(k.starts_with("net.") && parts.netns.is_some())).collect::<std::collections::BTreeMap<_, _>>(),
-        "resources": limits::resources(&host.resources, host.privileged, parts)?,
-        "devices": devices::nodes(parts)?,
-        "maskedPaths": host.hidden_paths(),
-        "readonlyPaths": host.unwritable_paths(),
-    });
+    let devices = devices::all(parts)?;
+    let process = Process {
+        terminal: Some(parts.config.tty),
+        console_size: host.console_size.filter(|_| parts.config.tty).map(console_size),
+        user: user(parts.identity, &parts.edits.additional_gids),
+        args: Some(merge::command(parts.config)),
+        env: Some(env(parts)),
+        cwd: cwd(parts.config).into(),
+        capabilities: Some(capabilities::sets(&caps, parts.identity.uid)),
+        rlimits: Some(host.ulimits.iter().map(limits::rlimit).collect::<Result<_>>()?),
+        no_new_privileges: Some(security.no_new_privileges),
+        oom_score_adj: Some(host.oom_score_adj),
+        apparmor_profile: security::apparmor(&security, host.privileged),
+        ..Process::default()
+    };
+    let of_network = |name: &str| name.starts_with("net.") && parts.netns.is_some();
+    let sysctls = host.sysctls.iter().filter(|(name, _)| !of_network(name));
+    let mut linux = Linux {
+        cgroups_path: Some(parts.cgroups_path.into()),
+        namespaces: Some(namespaces::list(parts)),
+        sysctl: Some(sysctls.map(|(name, value)| (name.clone(), value.clone())).collect()),
+        resources: Some(limits::resources(
+            &host.resources,
+            host.privileged,
+            &devices,
+            &host.device_cgroup_rules,
+        )?),
+        devices: Some(devices::nodes(&devices)),
+        masked_paths: Some(host.hidden_paths()),
+        readonly_paths: Some(host.unwritable_paths()),
+        ..Linux::default()
+    };
     if let Some((map, _)) = parts.users {
-        linux["uidMappings"] = namespaces::mappings(&map.uids);
-        linux["gidMappings"] = namespaces::mappings(&map.gids);
+        linux.uid_mappings = Some(namespaces::mappings(&map.uids));
+        linux.gid_mappings = Some(namespaces::mappings(&map.gids));
     }
-    if !host.privileged
-        && let Some(filter) = security::seccomp(&security, &caps, parts.id)?
-    {
-        linux["seccomp"] = filter;
+    if !host.privileged {
+        linux.seccomp = security::seccomp(&security, &caps)?;
     }
-    let own_uts = host.uts_mode != "host";
-    let mut whole = json!({
-        "ociVersion": "1.2.0",
-        "process": process,
-        "root": { "path": "rootfs", "readonly": host.read_only },
-        "mounts": mounts::list(parts),
-        "linux": linux,
-        "annotations": host.annotations,
-    });
-    let hooks = hooks(&parts.edits.hooks)?;
-    if !hooks.is_empty() {
-        whole["hooks"] = hooks.into();
+    let mut whole = Spec {
+        oci_version: "1.2.0".to_owned(),
+        process: Some(process),
+        root: Some(Root { path: "rootfs".into(), readonly: Some(host.read_only) }),
+        mounts: Some(mounts::list(parts)),
+        linux: Some(linux),
+        annotations: Some(host.annotations.clone()),
+        hooks: hooks(&parts.edits.hooks)?,
+        ..Spec::default()
+    };
+    if host.uts_mode != "host" {
+        whole.hostname = Some(parts.hostname.to_owned());
+        whole.domainname = parts.config.domainname.clone().filter(|domain| !domain.is_empty());
     }
-    if own_uts {
-        whole["hostname"] = parts.hostname.into();
-        if let Some(domain) = parts.config.domainname.as_deref().filter(|d| !d.is_empty()) {
-            whole["domainname"] = domain.into();
-        }
-    }
-    parsed(whole, parts.id)
+    Ok(whole)
 }
 
 /// Returns how large a terminal is: rows and columns.
-fn console_size((height, width): (u16, u16)) -> Value {
-    json!({ "height": height, "width": width })
+fn console_size((height, width): (u16, u16)) -> ConsoleSize {
+    ConsoleSize { height: height.into(), width: width.into() }
 }
 
 /// Builds the process of an exec.
@@ -97,54 +94,51 @@ pub(crate) fn exec_process(
     let caps = capabilities::of(&host.cap_add, &host.cap_drop, host.privileged || exec.privileged)?;
     let mut env = base_env(config, hostname, identity, exec.tty, links);
     env = merge::merge_env(&env, &exec.env);
-    let process = json!({
-        "terminal": exec.tty,
-        "consoleSize": console.filter(|_| exec.tty).map(console_size),
-        "user": user(identity),
-        "args": exec.cmd,
-        "env": env,
-        "cwd": exec.working_dir.clone().filter(|d| !d.is_empty()).unwrap_or_else(|| cwd(config)),
-        "capabilities": capabilities::sets(&caps, identity.uid),
-        "noNewPrivileges": security::read(&host.security_opts)?.no_new_privileges,
-        "oomScoreAdj": host.oom_score_adj,
-        "rlimits": host.ulimits.iter().map(limits::rlimit).collect::<Result<Vec<_>>>()?,
-    });
-    parsed(process, "exec")
+    Ok(Process {
+        terminal: Some(exec.tty),
+        console_size: console.filter(|_| exec.tty).map(console_size),
+        user: user(identity, &[]),
+        args: Some(exec.cmd.clone()),
+        env: Some(env),
+        cwd: exec.working_dir.clone().filter(|d| !d.is_empty()).unwrap_or_else(|| cwd(config)).into(),
+        capabilities: Some(capabilities::sets(&caps, identity.uid)),
+        no_new_privileges: Some(security::read(&host.security_opts)?.no_new_privileges),
+        oom_score_adj: Some(host.oom_score_adj),
+        rlimits: Some(host.ulimits.iter().map(limits::rlimit).collect::<Result<_>>()?),
+        ..Process::default()
+    })
 }
 
 /// Returns the hooks of devices, by when they run.
-fn hooks(of_devices: &[cdi::DeviceHook]) -> Result<serde_json::Map<String, Value>> {
-    const NAMES: [&str; 6] =
-        ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
-    let mut all = serde_json::Map::new();
+fn hooks(of_devices: &[cdi::DeviceHook]) -> Result<Option<Hooks>> {
+    let mut all = Hooks::default();
     for hook in of_devices {
-        if !NAMES.contains(&hook.hook_name.as_str()) {
-            return Err(Error::invalid(format!(
-                "CDI device injection failed: no such hook with name: {:?}",
-                hook.hook_name
-            )));
-        }
-        let mut entry = json!({ "path": hook.path, "args": hook.args, "env": hook.env });
-        if let Some(seconds) = hook.timeout {
-            entry["timeout"] = seconds.into();
-        }
-        if let Value::Array(list) = all.entry(hook.hook_name.clone()).or_insert_with(|| json!([])) {
-            list.push(entry);
-        }
+        let list = match hook.hook_name.as_str() {
+            "prestart" => &mut all.prestart,
+            "createRuntime" => &mut all.create_runtime,
+            "createContainer" => &mut all.create_container,
+            "startContainer" => &mut all.start_container,
+            "poststart" => &mut all.poststart,
+            "poststop" => &mut all.poststop,
+            other => {
+                return Err(Error::invalid(format!(
+                    "CDI device injection failed: no such hook with name: {other:?}"
+                )));
+            }
+        };
+        list.get_or_insert_default().push(Hook {
+            path: (&hook.path).into(),
+            args: Some(hook.args.clone()),
+            env: Some(hook.env.clone()),
+            timeout: hook.timeout,
+        });
     }
-    Ok(all)
+    Ok((!of_devices.is_empty()).then_some(all))
 }
 
-fn user_with(identity: &Identity, gids: &[u32]) -> Value {
-    let mut value = user(identity);
-    if let Value::Array(groups) = &mut value["additionalGids"] {
-        groups.extend(gids.iter().map(|gid| Value::from(*gid)));
-    }
-    value
-}
-
-fn user(identity: &Identity) -> Value {
-    json!({ "uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups })
+fn user(identity: &Identity, more_gids: &[u32]) -> User {
+    let gids = identity.groups.iter().chain(more_gids).copied().collect();
+    User { uid: identity.uid, gid: identity.gid, additional_gids: Some(gids), umask: None }
 }
 
 fn cwd(config: &ContainerConfig) -> String {
@@ -180,6 +174,7 @@ mod tests {
     use super::*;
     use crate::seen::container::{MountPoint, MountPointKind};
     use model::BindRecursion;
+    use serde_json::{Value, json};
     use std::path::Path;
 
     fn point(destination: &str) -> MountPoint {
@@ -203,7 +198,6 @@ mod tests {
     fn spec_of(config: &ContainerConfig, mounts: &[MountPoint]) -> Spec {
         let identity = Identity { uid: 33, gid: 33, groups: vec![40], home: "/".into() };
         let parts = Parts {
-            id: "x",
             config,
             hostname: "web",
             links: &[],
@@ -228,11 +222,11 @@ mod tests {
         let config = ContainerConfig { cmd: Some(vec!["true".into()]), ..ContainerConfig::default() };
         let spec = spec_of(&config, &[point("/a/b"), point("/a")]);
         let mounts: Vec<_> =
-            spec.mounts().as_ref().unwrap().iter().map(|m| m.destination().display().to_string()).collect();
+            spec.mounts.iter().flatten().map(|m| m.destination.display().to_string()).collect();
         assert_eq!(mounts[mounts.len() - 2..], ["/a", "/a/b"]);
-        let process = spec.process().as_ref().unwrap();
-        assert!(process.capabilities().as_ref().unwrap().effective().is_none());
-        assert!(process.env().as_ref().unwrap().contains(&"HOSTNAME=web".to_owned()));
+        let process = spec.process.unwrap();
+        assert!(process.capabilities.unwrap().effective.is_none());
+        assert!(process.env.unwrap().contains(&"HOSTNAME=web".to_owned()));
     }
 
     /// What becomes of a key: a value that the spec shows, with what shows it there, or the file that carries it out.

@@ -17,7 +17,6 @@ pub(crate) struct Tmpfs {
 /// What was looked up for the spec.
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {
-    pub(crate) id: &'a str,
     pub(crate) config: &'a ContainerConfig,
     pub(crate) hostname: &'a str,
     /// Variables that tell of what it is linked to.

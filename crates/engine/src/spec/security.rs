@@ -3,10 +3,10 @@
 use crate::{
     ask::config::HostConfig,
     error::{Error, Result},
-    spec::capabilities::capability,
+    spec::capabilities,
 };
-use oci_spec::runtime::LinuxSeccomp;
-use serde_json::Value;
+use runtime::config::LinuxSeccomp;
+use std::sync::Arc;
 
 const MASKED: [&str; 12] = [
     "/proc/acpi",
@@ -75,8 +75,7 @@ pub(crate) fn check(security: &Security, caps: &[String]) -> Result<()> {
 
 /// Reads a profile as `docker run --security-opt seccomp=FILE` sends it, for a container with these capabilities.
 fn custom_seccomp(text: &str, caps: &[String]) -> Result<LinuxSeccomp> {
-    let held = caps.iter().filter_map(|cap| capability(cap)).collect();
-    runtime::read_seccomp(text, &held).map_err(|why| {
+    runtime::read_seccomp(text, capabilities::set(caps)).map_err(|why| {
         Error::invalid(format!("Decoding seccomp profile failed: invalid --security-opt seccomp: {why}"))
     })
 }
@@ -174,18 +173,12 @@ impl HostConfig {
 ///
 /// # Errors
 /// `InvalidParameter` for a profile that cannot be read.
-pub(super) fn seccomp(security: &Security, caps: &[String], id: &str) -> Result<Option<Value>> {
-    let profile = match &security.seccomp {
-        Seccomp::Unconfined => return Ok(None),
-        Seccomp::Default => {
-            let held = caps.iter().filter_map(|cap| capability(cap)).collect();
-            runtime::default_seccomp(&held)
-        }
-        Seccomp::Custom(text) => custom_seccomp(text, caps)?,
-    };
-    let json = serde_json::to_value(profile);
-    json.map(Some)
-        .map_err(|source| Error::Spec { id: id.to_owned(), source: oci_spec::OciSpecError::SerDe(source) })
+pub(super) fn seccomp(security: &Security, caps: &[String]) -> Result<Option<Arc<LinuxSeccomp>>> {
+    Ok(match &security.seccomp {
+        Seccomp::Unconfined => None,
+        Seccomp::Default => Some(runtime::default_seccomp(capabilities::set(caps))),
+        Seccomp::Custom(text) => Some(Arc::new(custom_seccomp(text, caps)?)),
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! The rules are tested from the last to the first, because the last one that fits decides; without any that
 //! fits the answer is no.
 
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+use crate::config::{LinuxDeviceCgroup, LinuxDeviceType};
 
 // Registers and opcodes. Source: linux/bpf.h; kernel Documentation/bpf/standardization/instruction-set.rst.
 const R0: u8 = 0;
@@ -70,14 +70,14 @@ pub(super) fn program(rules: &[LinuxDeviceCgroup]) -> Result<Vec<u8>, String> {
 }
 
 fn test(rule: &LinuxDeviceCgroup) -> Result<Vec<[u8; 8]>, String> {
-    let kind = match rule.typ().unwrap_or_default() {
+    let kind = match rule.kind.unwrap_or_default() {
         LinuxDeviceType::A => None,
         LinuxDeviceType::B => Some(BLOCK),
         LinuxDeviceType::C | LinuxDeviceType::U => Some(CHARACTER),
         LinuxDeviceType::P => return Err("device rules do not apply to pipes".into()),
     };
     let access =
-        rule.access().as_deref().unwrap_or("rwm").chars().try_fold(0, |bits, letter| match letter {
+        rule.access.as_deref().unwrap_or("rwm").chars().try_fold(0, |bits, letter| match letter {
             'r' => Ok(bits | READ),
             'w' => Ok(bits | WRITE),
             'm' => Ok(bits | MKNOD),
@@ -88,7 +88,7 @@ fn test(rule: &LinuxDeviceCgroup) -> Result<Vec<[u8; 8]>, String> {
             .map(|n| i32::try_from(n).map_err(|_| format!("device number {n} is too large")))
             .transpose()
     };
-    let (major, minor) = (number(rule.major())?, number(rule.minor())?);
+    let (major, minor) = (number(rule.major)?, number(rule.minor)?);
     let mut tests = Vec::new();
     if let Some(kind) = kind {
         tests.push((JUMP_UNEQUAL, R2, 0, kind));
@@ -114,14 +114,13 @@ fn test(rule: &LinuxDeviceCgroup) -> Result<Vec<[u8; 8]>, String> {
             if jumps { i16::try_from(length - at - 1 + ANSWER).map_err(|_| "block too long")? } else { 0 };
         block.push(instruction(opcode, destination, source, offset, immediate));
     }
-    block.extend([instruction(MOVE, R0, 0, 0, i32::from(rule.allow())), instruction(EXIT, 0, 0, 0, 0)]);
+    block.extend([instruction(MOVE, R0, 0, 0, i32::from(rule.allow)), instruction(EXIT, 0, 0, 0, 0)]);
     Ok(block)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oci_spec::runtime::LinuxDeviceCgroupBuilder;
     use shim::{cgroup::Group, wire::Pair};
     use std::process::Command;
 
@@ -135,12 +134,12 @@ mod tests {
     #[test]
     fn v2_device_program_lets_only_the_allowed_through() {
         let Some(group) = v2_group("devices") else { return };
-        let rule = |allow, typ, major: Option<i64>, minor: Option<i64>, access: &str| {
-            let mut builder = LinuxDeviceCgroupBuilder::default().allow(allow).typ(typ).access(access);
-            if let (Some(major), Some(minor)) = (major, minor) {
-                builder = builder.major(major).minor(minor);
-            }
-            builder.build().unwrap()
+        let rule = |allow, kind, major, minor, access: &str| LinuxDeviceCgroup {
+            allow,
+            kind: Some(kind),
+            major,
+            minor,
+            access: Some(access.to_owned()),
         };
         let rules = [
             rule(false, LinuxDeviceType::A, None, None, "rwm"),

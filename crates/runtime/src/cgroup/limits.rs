@@ -2,7 +2,7 @@
 //!
 //! Source: OCI runtime spec, "Control groups"; kernel Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+use crate::config::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 use shim::wire::CgroupWrite;
 
 /// Default `cpu.cfs_period_us`.
@@ -14,38 +14,38 @@ const PERIOD_MICROS: u64 = 100_000;
 /// In words: a limit that this program does not do.
 pub(super) fn writes(resources: &LinuxResources, v2: bool) -> Result<Vec<CgroupWrite>, String> {
     let mut writes = Writes { v2, list: Vec::new() };
-    if let Some(memory) = resources.memory() {
+    if let Some(memory) = &resources.memory {
         writes.memory(memory)?;
     }
-    if let Some(cpu) = resources.cpu() {
+    if let Some(cpu) = &resources.cpu {
         writes.cpu(cpu)?;
     }
-    if let Some(pids) = resources.pids() {
+    if let Some(pids) = &resources.pids {
         // Source: OCI spec, "pids": 0 and below mean unlimited in Docker.
-        let value = if pids.limit() > 0 { pids.limit().to_string() } else { "max".into() };
+        let value = if pids.limit > 0 { pids.limit.to_string() } else { "max".into() };
         writes.add("pids", "pids.max", value);
     }
-    if let Some(io) = resources.block_io() {
+    if let Some(io) = &resources.block_io {
         writes.block_io(io);
     }
     if !v2 {
-        for rule in resources.devices().iter().flatten() {
-            let file = if rule.allow() { "devices.allow" } else { "devices.deny" };
+        for rule in resources.devices.iter().flatten() {
+            let file = if rule.allow { "devices.allow" } else { "devices.deny" };
             writes.add("devices", file, rule.to_string());
         }
     }
-    for limit in resources.hugepage_limits().iter().flatten() {
+    for limit in resources.hugepage_limits.iter().flatten() {
         let file = if v2 { "max" } else { "limit_in_bytes" };
-        let value = if limit.limit() < 0 { "max".to_owned() } else { limit.limit().to_string() };
-        writes.add("hugetlb", &format!("hugetlb.{}.{file}", limit.page_size()), value);
+        let value = if limit.limit < 0 { "max".to_owned() } else { limit.limit.to_string() };
+        writes.add("hugetlb", &format!("hugetlb.{}.{file}", limit.page_size), value);
     }
-    for (file, value) in resources.unified().iter().flatten() {
+    for (file, value) in resources.unified.iter().flatten() {
         if !v2 || file.contains('/') {
             return Err(format!("unified resource {file:?} needs cgroup v2"));
         }
         writes.add("", file, value.clone());
     }
-    if resources.network().is_some() || resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty()) {
+    if resources.network.is_some() || resources.rdma.as_ref().is_some_and(|rdma| !rdma.is_empty()) {
         return Err("network and rdma resources are not supported".into());
     }
     Ok(writes.list)
@@ -70,12 +70,12 @@ impl Writes {
         let set = |value: Option<i64>| value.filter(|&value| value != 0);
         let amount = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
         if self.v2 {
-            if let Some(limit) = set(memory.limit()) {
+            if let Some(limit) = set(memory.limit) {
                 self.add("memory", "memory.max", amount(limit));
             }
-            if let Some(swap) = set(memory.swap()) {
+            if let Some(swap) = set(memory.swap) {
                 // v1 counts memory and swap together, v2 swap alone.
-                let alone = match (swap, set(memory.limit())) {
+                let alone = match (swap, set(memory.limit)) {
                     (..0, _) => -1,
                     (swap, Some(limit @ 0..)) if swap >= limit => swap - limit,
                     (swap, _) => {
@@ -84,42 +84,42 @@ impl Writes {
                 };
                 self.push("memory", "memory.swap.max", amount(alone), true);
             }
-            if let Some(reservation) = set(memory.reservation()) {
+            if let Some(reservation) = set(memory.reservation) {
                 self.add("memory", "memory.low", amount(reservation));
             }
             return Ok(());
         }
-        if let Some(limit) = set(memory.limit()) {
+        if let Some(limit) = set(memory.limit) {
             self.add("memory", "memory.limit_in_bytes", limit.to_string());
         }
-        if let Some(swap) = set(memory.swap()) {
+        if let Some(swap) = set(memory.swap) {
             // Kernels may be built without swap accounting; Docker goes on then, too.
             self.push("memory", "memory.memsw.limit_in_bytes", swap.to_string(), true);
         }
-        if let Some(reservation) = set(memory.reservation()) {
+        if let Some(reservation) = set(memory.reservation) {
             self.add("memory", "memory.soft_limit_in_bytes", reservation.to_string());
         }
-        if let Some(swappiness) = memory.swappiness() {
+        if let Some(swappiness) = memory.swappiness {
             self.add("memory", "memory.swappiness", swappiness.to_string());
         }
-        if memory.disable_oom_killer() == Some(true) {
+        if memory.disable_oom_killer == Some(true) {
             self.add("memory", "memory.oom_control", "1".into());
         }
         Ok(())
     }
 
     fn cpu(&mut self, cpu: &LinuxCpu) -> Result<(), String> {
-        if let Some(shares) = cpu.shares().filter(|&shares| shares != 0) {
+        if let Some(shares) = cpu.shares.filter(|&shares| shares != 0) {
             if self.v2 {
                 self.add("cpu", "cpu.weight", weight_of_shares(shares).to_string());
             } else {
                 self.add("cpu", "cpu.shares", shares.to_string());
             }
         }
-        let period = cpu.period().filter(|&period| period != 0);
-        let quota = cpu.quota().filter(|&quota| quota != 0);
-        let realtime_period = cpu.realtime_period().filter(|&period| period != 0);
-        let realtime_runtime = cpu.realtime_runtime().filter(|&runtime| runtime != 0);
+        let period = cpu.period.filter(|&period| period != 0);
+        let quota = cpu.quota.filter(|&quota| quota != 0);
+        let realtime_period = cpu.realtime_period.filter(|&period| period != 0);
+        let realtime_runtime = cpu.realtime_runtime.filter(|&runtime| runtime != 0);
         if self.v2 {
             if realtime_period.is_some() || realtime_runtime.is_some() {
                 return Err("real-time CPU limits need cgroup v1".into());
@@ -143,7 +143,7 @@ impl Writes {
                 self.add("cpu", "cpu.rt_runtime_us", runtime.to_string());
             }
         }
-        for (file, value) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {
+        for (file, value) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
             if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
                 self.add("cpuset", file, value.clone());
             }
@@ -152,7 +152,7 @@ impl Writes {
     }
 
     fn block_io(&mut self, io: &LinuxBlockIo) {
-        if let Some(weight) = io.weight().filter(|&weight| weight != 0) {
+        if let Some(weight) = io.weight.filter(|&weight| weight != 0) {
             if self.v2 {
                 self.push("io", "io.bfq.weight", weight.to_string(), true);
             } else {
@@ -162,18 +162,18 @@ impl Writes {
         let v2 = self.v2;
         let mut throttle = |devices: &Option<Vec<LinuxThrottleDevice>>, v1_file: &str, v2_key: &str| {
             for device in devices.iter().flatten() {
-                let node = format!("{}:{}", device.major(), device.minor());
+                let node = format!("{}:{}", device.major, device.minor);
                 if v2 {
-                    self.add("io", "io.max", format!("{node} {v2_key}={}", device.rate()));
+                    self.add("io", "io.max", format!("{node} {v2_key}={}", device.rate));
                 } else {
-                    self.add("blkio", v1_file, format!("{node} {}", device.rate()));
+                    self.add("blkio", v1_file, format!("{node} {}", device.rate));
                 }
             }
         };
-        throttle(io.throttle_read_bps_device(), "blkio.throttle.read_bps_device", "rbps");
-        throttle(io.throttle_write_bps_device(), "blkio.throttle.write_bps_device", "wbps");
-        throttle(io.throttle_read_iops_device(), "blkio.throttle.read_iops_device", "riops");
-        throttle(io.throttle_write_iops_device(), "blkio.throttle.write_iops_device", "wiops");
+        throttle(&io.throttle_read_bps_device, "blkio.throttle.read_bps_device", "rbps");
+        throttle(&io.throttle_write_bps_device, "blkio.throttle.write_bps_device", "wbps");
+        throttle(&io.throttle_read_iops_device, "blkio.throttle.read_iops_device", "riops");
+        throttle(&io.throttle_write_iops_device, "blkio.throttle.write_iops_device", "wiops");
     }
 }
 
@@ -185,22 +185,24 @@ fn weight_of_shares(shares: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResourcesBuilder};
+    use crate::config::LinuxPids;
 
     fn lines(v2: bool) -> Vec<String> {
-        let resources = LinuxResourcesBuilder::default()
-            .memory(LinuxMemoryBuilder::default().limit(64_i64 << 20).swap(128_i64 << 20).build().unwrap())
-            .cpu(
-                LinuxCpuBuilder::default()
-                    .shares(1024_u64)
-                    .quota(50_000)
-                    .period(100_000_u64)
-                    .build()
-                    .unwrap(),
-            )
-            .pids(LinuxPidsBuilder::default().limit(20_i64).build().unwrap())
-            .build()
-            .unwrap();
+        let resources = LinuxResources {
+            memory: Some(LinuxMemory {
+                limit: Some(64 << 20),
+                swap: Some(128 << 20),
+                ..LinuxMemory::default()
+            }),
+            cpu: Some(LinuxCpu {
+                shares: Some(1024),
+                quota: Some(50_000),
+                period: Some(100_000),
+                ..LinuxCpu::default()
+            }),
+            pids: Some(LinuxPids { limit: 20 }),
+            ..LinuxResources::default()
+        };
         writes(&resources, v2)
             .unwrap()
             .iter()
@@ -236,8 +238,9 @@ mod tests {
 
     #[test]
     fn real_time_is_given_where_the_kernel_can_and_refused_where_it_cannot() {
-        let cpu = LinuxCpuBuilder::default().realtime_period(1_000_u64).realtime_runtime(500_i64);
-        let resources = LinuxResourcesBuilder::default().cpu(cpu.build().unwrap()).build().unwrap();
+        let cpu =
+            LinuxCpu { realtime_period: Some(1_000), realtime_runtime: Some(500), ..LinuxCpu::default() };
+        let resources = LinuxResources { cpu: Some(cpu), ..LinuxResources::default() };
         let v1 = writes(&resources, false).unwrap();
         let v1: Vec<_> = v1.iter().map(|w| format!("{}/{}={}", w.controller, w.file, w.value)).collect();
         assert_eq!(v1, ["cpu/cpu.rt_period_us=1000", "cpu/cpu.rt_runtime_us=500"]);

@@ -7,8 +7,7 @@ mod devices;
 mod limits;
 mod stats;
 
-use crate::{Error, spec::default_device_rules};
-use oci_spec::runtime::LinuxResources;
+use crate::{Error, config::LinuxResources, spec::default_device_rules};
 use shim::wire::{self, Pair};
 use std::{fs, io, path::Path, sync::OnceLock};
 
@@ -127,9 +126,9 @@ pub(crate) fn launch(
     let mut resources = resources.cloned().unwrap_or_default();
     // Without any rule it gets what every container gets, not every device. Source: runc `specconv.CreateCgroupConfig`.
     let rules =
-        resources.devices().clone().filter(|rules| !rules.is_empty()).unwrap_or_else(default_device_rules);
+        resources.devices.take().filter(|rules| !rules.is_empty()).unwrap_or_else(default_device_rules);
     let device_program = if host.v2() { devices::program(&rules)? } else { Vec::new() };
-    resources.set_devices(Some(rules));
+    resources.devices = Some(rules);
     let writes = limits::writes(&resources, host.v2())?;
     Ok(wire::Cgroup {
         path: text.to_owned(),

@@ -4,7 +4,7 @@
 //! range, and about six comparisons find it, where a chain of tests would need hundreds on each system call.
 
 use super::numbers::{Machine, number};
-use oci_spec::runtime::{
+use crate::config::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
 };
 use std::collections::BTreeMap;
@@ -109,9 +109,9 @@ struct Verdict {
 /// In words: an action or flag that this program does not do, or a profile that is too long. Names that this
 /// machine does not have are skipped, as every runtime does.
 pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<(Vec<Instruction>, u32), String> {
-    let default = action(profile.default_action(), profile.default_errno_ret())?;
+    let default = action(profile.default_action, profile.default_errno_ret)?;
     let mut machines = vec![NATIVE];
-    for architecture in profile.architectures().iter().flatten() {
+    for architecture in profile.architectures.iter().flatten() {
         let machine = match architecture {
             Arch::ScmpArchX86_64 => Machine::X86_64,
             Arch::ScmpArchX86 => Machine::X86,
@@ -134,13 +134,15 @@ pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<(Vec<Instruction>, u32),
 
 fn flags(profile: &LinuxSeccomp) -> Result<u32, String> {
     let mut flags = 0;
-    for flag in profile.flags().iter().flatten() {
+    for flag in profile.flags.iter().flatten() {
         flags |= match flag {
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => 1 << 1,
             LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 1 << 2,
             // One thread: there is nothing to synchronize.
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
-            other => return Err(format!("seccomp flag {other} is not supported")),
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
+                return Err("seccomp flag SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV is not supported".into());
+            }
         };
     }
     Ok(flags)
@@ -165,11 +167,11 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, String>
 /// Returns where each range of numbers starts, the first at 0, with its verdict.
 fn ranges(profile: &LinuxSeccomp, default: u32, machine: Machine) -> Result<Vec<(u32, Verdict)>, String> {
     let mut verdicts: BTreeMap<u32, Verdict> = BTreeMap::new();
-    for rule in profile.syscalls().iter().flatten() {
-        let answer = action(rule.action(), rule.errno_ret())?;
-        let arguments: Vec<LinuxSeccompArg> = rule.args().clone().unwrap_or_default();
-        if arguments.iter().any(|argument| argument.index() > 5) {
-            return Err(format!("seccomp rule for {:?} names an argument beyond the sixth", rule.names()));
+    for rule in profile.syscalls.iter().flatten() {
+        let answer = action(rule.action, rule.errno_ret)?;
+        let arguments: Vec<LinuxSeccompArg> = rule.args.clone().unwrap_or_default();
+        if arguments.iter().any(|argument| argument.index > 5) {
+            return Err(format!("seccomp rule for {:?} names an argument beyond the sixth", rule.names));
         }
         let mut decide = |number: u32, arguments: Vec<LinuxSeccompArg>| {
             let verdict =
@@ -183,7 +185,7 @@ fn ranges(profile: &LinuxSeccomp, default: u32, machine: Machine) -> Result<Vec<
                 verdict.rules.push((arguments, answer));
             }
         };
-        for name in rule.names() {
+        for name in &rule.names {
             if let Some(number) = number(name, machine) {
                 for arguments in alternatives(&arguments) {
                     decide(number, arguments);
@@ -192,7 +194,7 @@ fn ranges(profile: &LinuxSeccomp, default: u32, machine: Machine) -> Result<Vec<
             // What is behind a pointer cannot be judged, so a condition on it says nothing there.
             if machine == Machine::X86 && arguments.is_empty() {
                 for (through, calls) in [("socketcall", &SOCKET_CALLS[..]), ("ipc", &IPC_CALLS[..])] {
-                    let of = calls.iter().find(|(call, _)| call == name);
+                    let of = calls.iter().find(|(call, _)| *call == name);
                     if let (Some((_, call)), Some(number)) = (of, number(through, machine)) {
                         decide(number, vec![equal(0, *call)]);
                     }
@@ -282,17 +284,12 @@ fn x86_64(ranges: &[(u32, Verdict)], x32: Option<&Vec<(u32, Verdict)>>, default:
 /// Two conditions on one argument are two rules. Source: runc `libcontainer/seccomp`, `matchCall`.
 fn alternatives(arguments: &[LinuxSeccompArg]) -> Vec<Vec<LinuxSeccompArg>> {
     let twice =
-        arguments.iter().any(|one| arguments.iter().filter(|other| other.index() == one.index()).count() > 1);
+        arguments.iter().any(|one| arguments.iter().filter(|other| other.index == one.index).count() > 1);
     if twice { arguments.iter().map(|one| vec![*one]).collect() } else { vec![arguments.to_vec()] }
 }
 
 fn equal(index: usize, value: u64) -> LinuxSeccompArg {
-    oci_spec::runtime::LinuxSeccompArgBuilder::default()
-        .index(index)
-        .op(LinuxSeccompOperator::ScmpCmpEq)
-        .value(value)
-        .build()
-        .expect("every field is given")
+    LinuxSeccompArg { index, value, value_two: None, op: LinuxSeccompOperator::ScmpCmpEq }
 }
 
 fn search(ranges: &[(u32, Verdict)]) -> Vec<Instruction> {
@@ -355,11 +352,11 @@ fn rule(arguments: &[LinuxSeccompArg], answer: u32) -> Vec<Instruction> {
 
 /// Compares a 64-bit argument in two halves.
 fn compare(argument: &LinuxSeccompArg) -> Vec<Instruction> {
-    let low_at = OFFSET_ARGUMENTS + 8 * u32::try_from(argument.index()).expect("checked to be below six");
+    let low_at = OFFSET_ARGUMENTS + 8 * u32::try_from(argument.index).expect("checked to be below six");
     let high_at = low_at + 4;
     let halves = |value: u64| ((value >> 32) as u32, value as u32);
-    let (high, low) = halves(argument.value());
-    match argument.op() {
+    let (high, low) = halves(argument.value);
+    match argument.op {
         LinuxSeccompOperator::ScmpCmpEq => vec![
             op(LOAD, high_at),
             test(JUMP_EQUAL, high, 0, FAIL),
@@ -381,7 +378,7 @@ fn compare(argument: &LinuxSeccompArg) -> Vec<Instruction> {
             ordered(high_at, low_at, (high, low), JUMP_GREATER_EQUAL, FAIL, PASS)
         }
         LinuxSeccompOperator::ScmpCmpMaskedEq => {
-            let (wanted_high, wanted_low) = halves(argument.value_two().unwrap_or(0));
+            let (wanted_high, wanted_low) = halves(argument.value_two.unwrap_or(0));
             vec![
                 op(LOAD, high_at),
                 op(AND, high),
@@ -416,8 +413,8 @@ fn ordered(
 mod tests {
     use super::super::numbers::known;
     use super::*;
+    use crate::config::LinuxSyscall;
     use crate::{caps, default_seccomp};
-    use oci_spec::runtime::{LinuxSeccompArgBuilder, LinuxSeccompBuilder, LinuxSyscallBuilder};
 
     /// The kernel's classic BPF machine, as far as these programs use it.
     fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
@@ -443,7 +440,7 @@ mod tests {
         }
     }
 
-    fn docker(text: &str, caps: &oci_spec::runtime::Capabilities) -> Vec<Instruction> {
+    fn docker(text: &str, caps: crate::Capabilities) -> Vec<Instruction> {
         compile(&crate::read_seccomp(text, caps).unwrap()).unwrap().0
     }
 
@@ -461,7 +458,7 @@ mod tests {
             {"names":["acct"],"action":"SCMP_ACT_ALLOW","excludes":{"caps":["CAP_CHOWN"]}},
             {"name":"fchown","action":"SCMP_ACT_ALLOW","args":null},
             {"names":["bpf"],"action":"SCMP_ACT_ALLOW","includes":{"arches":["s390x"]}}]}"#;
-        let (plain, all) = (docker(text, &caps::default_caps()), docker(text, &caps::all_caps()));
+        let (plain, all) = (docker(text, caps::default_caps()), docker(text, caps::all_caps()));
         let eperm = RET_ERRNO | EPERM;
         for (name, ordinary, mighty) in [
             ("read", RET_ALLOW, RET_ALLOW),
@@ -507,7 +504,7 @@ mod tests {
                 "archMap":[{"architecture":"SCMP_ARCH_X86_64"}]}"#,
             r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#,
         ] {
-            assert!(crate::read_seccomp(text, &caps::default_caps()).is_err(), "{text}");
+            assert!(crate::read_seccomp(text, caps::default_caps()).is_err(), "{text}");
         }
     }
 
@@ -516,7 +513,7 @@ mod tests {
         let program = docker(
             r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["socket"],"action":"SCMP_ACT_ALLOW",
                 "args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"},{"index":0,"value":2,"op":"SCMP_CMP_EQ"}]}]}"#,
-            &caps::default_caps(),
+            caps::default_caps(),
         );
         for (family, answer) in [(1, RET_ALLOW), (2, RET_ALLOW), (3, RET_ERRNO | EPERM)] {
             assert_eq!(ask(&program, "socket", [family, 0, 0, 0, 0, 0]), answer);
@@ -535,7 +532,7 @@ mod tests {
 
     #[test]
     fn dockers_default_profile_answers_as_docker() {
-        let (program, flags) = compile(&default_seccomp(&caps::default_caps())).unwrap();
+        let (program, flags) = compile(&default_seccomp(caps::default_caps())).unwrap();
         assert!(program.len() < 900, "{} instructions", program.len());
         assert_eq!(flags, 0);
         let eperm = RET_ERRNO | EPERM;
@@ -576,7 +573,7 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn dockers_default_profile_knows_the_other_ways_into_this_machine() {
-        let (program, _) = compile(&default_seccomp(&caps::default_caps())).unwrap();
+        let (program, _) = compile(&default_seccomp(caps::default_caps())).unwrap();
         let eperm = RET_ERRNO | EPERM;
         let x86 = |name: &str, first| {
             run(&program, AUDIT_X86, number(name, Machine::X86).unwrap(), [first, 0, 0, 0, 0, 0])
@@ -596,7 +593,7 @@ mod tests {
     #[test]
     #[cfg(target_arch = "aarch64")]
     fn dockers_default_profile_knows_the_other_ways_into_this_machine() {
-        let (program, _) = compile(&default_seccomp(&caps::default_caps())).unwrap();
+        let (program, _) = compile(&default_seccomp(caps::default_caps())).unwrap();
         let eperm = RET_ERRNO | EPERM;
         let arm = |name: &str, first| {
             run(&program, AUDIT_ARM, number(name, Machine::Arm).unwrap(), [first, 0, 0, 0, 0, 0])
@@ -617,7 +614,7 @@ mod tests {
         let program = docker(
             r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_ARM"],"syscalls":[
                 {"names":["read","sync_file_range2","cacheflush","set_tls"],"action":"SCMP_ACT_ALLOW"}]}"#,
-            &caps::default_caps(),
+            caps::default_caps(),
         );
         let (eperm, missing) = (RET_ERRNO | EPERM, RET_ERRNO | ENOSYS);
         for (number, answer) in [
@@ -637,7 +634,7 @@ mod tests {
 
     #[test]
     fn capabilities_open_their_calls() {
-        let (program, _) = compile(&default_seccomp(&caps::all_caps())).unwrap();
+        let (program, _) = compile(&default_seccomp(caps::all_caps())).unwrap();
         for name in ["mount", "unshare", "clone3", "bpf", "reboot", "open_by_handle_at", "kcmp"] {
             assert_eq!(ask(&program, name, [0; 6]), RET_ALLOW, "{name}");
         }
@@ -646,8 +643,8 @@ mod tests {
 
     #[test]
     fn every_name_of_the_default_profile_exists_here() {
-        let profile = default_seccomp(&caps::all_caps());
-        for name in profile.syscalls().iter().flatten().flat_map(|rule| rule.names()) {
+        let profile = default_seccomp(caps::all_caps());
+        for name in profile.syscalls.iter().flatten().flat_map(|rule| &rule.names) {
             assert!(known(name) || name == "riscv_hwprobe", "{name}");
         }
     }
@@ -665,27 +662,27 @@ mod tests {
             (Op::ScmpCmpGt, big, 0, vec![big + 1, 2 << 32], vec![big, 9]),
             (Op::ScmpCmpMaskedEq, 0xF0, 0x10, vec![0x10, 0x1F], vec![0x20, 0]),
         ] {
-            let argument = LinuxSeccompArgBuilder::default()
-                .index(2_usize)
-                .op(operator)
-                .value(value)
-                .value_two(two as u64);
-            let rule = LinuxSyscallBuilder::default()
-                .names(vec!["read".to_owned()])
-                .action(LinuxSeccompAction::ScmpActErrno)
-                .args(vec![argument.build().unwrap()]);
-            let profile = LinuxSeccompBuilder::default()
-                .default_action(LinuxSeccompAction::ScmpActAllow)
-                .syscalls(vec![rule.build().unwrap()])
-                .build()
-                .unwrap();
+            let argument = LinuxSeccompArg { index: 2, op: operator, value, value_two: Some(two) };
+            let rule = LinuxSyscall {
+                names: vec!["read".to_owned()],
+                action: LinuxSeccompAction::ScmpActErrno,
+                errno_ret: None,
+                args: Some(vec![argument]),
+            };
+            let profile = LinuxSeccomp {
+                default_action: LinuxSeccompAction::ScmpActAllow,
+                default_errno_ret: None,
+                architectures: None,
+                flags: None,
+                syscalls: Some(vec![rule]),
+            };
             let (program, _) = compile(&profile).unwrap();
             for (values, answer) in [(matching, RET_ERRNO | EPERM), (failing, RET_ALLOW)] {
                 for value in values {
                     assert_eq!(
                         ask(&program, "read", [0, 0, value, 0, 0, 0]),
                         answer,
-                        "{operator} {value:#x}"
+                        "{operator:?} {value:#x}"
                     );
                 }
             }

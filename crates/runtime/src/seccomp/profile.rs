@@ -1,10 +1,13 @@
 //! Docker's default profile: what a container may ask of the kernel.
 
-use oci_spec::runtime::{
-    Arch, Capabilities, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg,
-    LinuxSeccompArgBuilder, LinuxSeccompBuilder, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
-    LinuxSyscallBuilder,
+use crate::{
+    caps::{Capabilities, Capability},
+    config::{
+        Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
+        LinuxSeccompOperator, LinuxSyscall,
+    },
 };
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Always allowed, on whatever machine has it. `io_uring_*` is not, as in Docker since 25.
 const ALLOWED: &str = "accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir chmod chown chown32 clock_adjtime \
@@ -93,14 +96,26 @@ const ENOSYS: u32 = 38;
 /// Returns Docker's default profile for a container with these capabilities. Source: moby/profiles
 /// `seccomp/default.json`, 2026.
 ///
-/// # Panics
-/// Never: every field that the builders ask for is given.
+/// Nearly all containers of a host have the same ones, so the last profile is kept.
 #[must_use]
-pub fn default_seccomp(capabilities: &Capabilities) -> LinuxSeccomp {
+pub fn default_seccomp(capabilities: Capabilities) -> Arc<LinuxSeccomp> {
+    static LAST: Mutex<Option<(Capabilities, Arc<LinuxSeccomp>)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    match last.as_ref() {
+        Some((of, profile)) if *of == capabilities => Arc::clone(profile),
+        _ => {
+            let profile = Arc::new(dockers_default(capabilities));
+            *last = Some((capabilities, Arc::clone(&profile)));
+            profile
+        }
+    }
+}
+
+fn dockers_default(capabilities: Capabilities) -> LinuxSeccomp {
     let mut syscalls = vec![rule(ALLOWED, LinuxSeccompAction::ScmpActAllow, None, &[])];
     syscalls.push(rule(OF_THIS_MACHINE, LinuxSeccompAction::ScmpActAllow, None, &[]));
     for (capability, names) in WITH_CAPABILITY.into_iter().chain([PERFMON]) {
-        if capabilities.contains(&capability) {
+        if capabilities.contains(capability) {
             syscalls.push(rule(names, LinuxSeccompAction::ScmpActAllow, None, &[]));
         }
     }
@@ -115,44 +130,34 @@ pub fn default_seccomp(capabilities: &Capabilities) -> LinuxSeccomp {
     for value in PERSONALITIES {
         syscalls.push(allow("personality", argument(0, LinuxSeccompOperator::ScmpCmpEq, value, None)));
     }
-    if !capabilities.contains(&Capability::SysAdmin) {
+    if !capabilities.contains(Capability::SysAdmin) {
         let no_namespaces = argument(0, LinuxSeccompOperator::ScmpCmpMaskedEq, NAMESPACE_FLAGS, Some(0));
         syscalls.push(allow("clone", no_namespaces));
         // Its flags are behind a pointer, so libc is told to fall back to clone.
         syscalls.push(rule("clone3", LinuxSeccompAction::ScmpActErrno, Some(ENOSYS), &[]));
     }
-    LinuxSeccompBuilder::default()
-        .default_action(LinuxSeccompAction::ScmpActErrno)
-        .default_errno_ret(EPERM)
-        .architectures(ARCHITECTURES.to_vec())
-        .syscalls(syscalls)
-        .build()
-        .expect("every field has a default")
+    LinuxSeccomp {
+        default_action: LinuxSeccompAction::ScmpActErrno,
+        default_errno_ret: Some(EPERM),
+        architectures: Some(ARCHITECTURES.to_vec()),
+        flags: None,
+        syscalls: Some(syscalls),
+    }
 }
 
 fn rule(
     names: &str,
     action: LinuxSeccompAction,
-    errno: Option<u32>,
+    errno_ret: Option<u32>,
     arguments: &[LinuxSeccompArg],
 ) -> LinuxSyscall {
-    let names: Vec<String> = names.split_ascii_whitespace().map(str::to_owned).collect();
-    let mut builder = LinuxSyscallBuilder::default().names(names).action(action);
-    if let Some(errno) = errno {
-        builder = builder.errno_ret(errno);
-    }
-    if !arguments.is_empty() {
-        builder = builder.args(arguments.to_vec());
-    }
-    builder.build().expect("every field has a default")
+    let names = names.split_ascii_whitespace().map(str::to_owned).collect();
+    let args = (!arguments.is_empty()).then(|| arguments.to_vec());
+    LinuxSyscall { names, action, errno_ret, args }
 }
 
 fn argument(index: usize, op: LinuxSeccompOperator, value: u64, value_two: Option<u64>) -> LinuxSeccompArg {
-    let mut builder = LinuxSeccompArgBuilder::default().index(index).op(op).value(value);
-    if let Some(two) = value_two {
-        builder = builder.value_two(two);
-    }
-    builder.build().expect("every field has a default")
+    LinuxSeccompArg { index, value, value_two, op }
 }
 
 /// A profile as Docker's files have it: an OCI profile, some of whose rules depend on capabilities, machine and kernel.
@@ -217,7 +222,7 @@ const DOCKERS_NAME: &str = "arm64";
 /// In words: it is no such JSON, contradicts itself, or asks for what is not done here.
 ///
 /// *Source:* moby/profiles `seccomp/seccomp_linux.go`, `setupSeccomp`.
-pub fn read_seccomp(text: &str, capabilities: &Capabilities) -> Result<LinuxSeccomp, String> {
+pub fn read_seccomp(text: &str, capabilities: Capabilities) -> Result<LinuxSeccomp, String> {
     let profile: DockerProfile = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let mut architectures = profile.architectures;
     if let Some(map) = profile.arch_map.filter(|map| !map.is_empty()) {
@@ -253,45 +258,37 @@ pub fn read_seccomp(text: &str, capabilities: &Capabilities) -> Result<LinuxSecc
         if excluded || !included || call.names.is_empty() {
             continue;
         }
-        let mut builder = LinuxSyscallBuilder::default().names(call.names).action(call.action);
-        if let Some(errno) = call.errno_ret {
-            builder = builder.errno_ret(errno);
-        }
-        if let Some(arguments) = call.args.filter(|arguments| !arguments.is_empty()) {
-            builder = builder.args(arguments);
-        }
-        syscalls.push(builder.build().map_err(|error| error.to_string())?);
+        syscalls.push(LinuxSyscall {
+            names: call.names,
+            action: call.action,
+            errno_ret: call.errno_ret,
+            args: call.args.filter(|arguments| !arguments.is_empty()),
+        });
     }
     if profile.listener_path.is_some_and(|path| !path.is_empty()) {
         return Err("listenerPath is not supported".into());
     }
-    let mut builder = LinuxSeccompBuilder::default()
-        .default_action(profile.default_action)
-        .architectures(architectures)
-        .syscalls(syscalls);
-    if let Some(errno) = profile.default_errno_ret {
-        builder = builder.default_errno_ret(errno);
-    }
-    if let Some(flags) = profile.flags {
-        builder = builder.flags(flags);
-    }
-    let profile = builder.build().map_err(|error| error.to_string())?;
+    let profile = LinuxSeccomp {
+        default_action: profile.default_action,
+        default_errno_ret: profile.default_errno_ret,
+        architectures: Some(architectures),
+        flags: profile.flags,
+        syscalls: Some(syscalls),
+    };
     super::compile(&profile)?;
     Ok(profile)
 }
 
 impl Condition {
     /// `every`: all of it, else any of it.
-    fn holds(&self, every: bool, held: &Capabilities, kernel: (u32, u32)) -> Result<bool, String> {
+    fn holds(&self, every: bool, held: Capabilities, kernel: (u32, u32)) -> Result<bool, String> {
         let mut answers = Vec::new();
         if let Some(arches) = self.arches.as_ref().filter(|arches| !arches.is_empty()) {
             answers.push(arches.iter().any(|arch| arch == DOCKERS_NAME));
         }
         if let Some(names) = self.caps.as_ref().filter(|names| !names.is_empty()) {
-            let has = |name: &String| {
-                let capability = name.strip_prefix("CAP_").and_then(|name| name.parse::<Capability>().ok());
-                capability.is_some_and(|capability| held.contains(&capability))
-            };
+            let has =
+                |name: &String| Capability::named(name).is_some_and(|capability| held.contains(capability));
             answers.push(if every { names.iter().all(has) } else { names.iter().any(has) });
         }
         if let Some(text) = self.min_kernel.as_ref().filter(|text| !text.is_empty()) {

@@ -1,13 +1,18 @@
 //! Limits, usage, pausing. Without writable cgroups: the warning.
 
 use crate::kit::{self, Fixture};
-use oci_spec::runtime::{
-    LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
+use runtime::{
+    Event,
+    config::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources},
 };
-use runtime::Event;
 
 fn limited(fixture: Fixture, change: impl FnOnce(&mut LinuxResources)) -> Fixture {
-    fixture.spec(|spec| change(spec.linux_mut().as_mut().unwrap().resources_mut().as_mut().unwrap()))
+    fixture.spec(|spec| change(spec.linux.as_mut().unwrap().resources.as_mut().unwrap()))
+}
+
+/// So much memory, and with swap so much. *Unit:* MiB.
+fn memory(limit: i64, swap: i64) -> Option<LinuxMemory> {
+    Some(LinuxMemory { limit: Some(limit << 20), swap: Some(swap << 20), ..LinuxMemory::default() })
 }
 
 /// Where there are no cgroups the container runs, and says what it lacks.
@@ -26,8 +31,7 @@ fn runs_with_a_warning(fixture: &Fixture) {
 #[test]
 fn memory_limit_kills_and_says_so() {
     let fixture = limited(Fixture::guest(&["eat:200"]), |resources| {
-        let memory = LinuxMemoryBuilder::default().limit(16_i64 << 20).swap(16_i64 << 20).build().unwrap();
-        resources.set_memory(Some(memory));
+        resources.memory = memory(16, 16);
     });
     if !kit::has_cgroups() {
         return runs_with_a_warning(&Fixture::parked());
@@ -61,7 +65,7 @@ fn pids_limit_stops_forks() {
         return;
     }
     let fixture = limited(Fixture::guest(&["spawn:park"; 9]), |resources| {
-        resources.set_pids(Some(LinuxPidsBuilder::default().limit(5_i64).build().unwrap()));
+        resources.pids = Some(LinuxPids { limit: 5 });
     });
     let (status, output) = fixture.run();
     assert_eq!(status.code, 9, "a step failed: {output}");
@@ -77,21 +81,16 @@ fn usage_is_read_and_limits_can_be_changed() {
         return;
     }
     let fixture = limited(Fixture::parked(), |resources| {
-        resources.set_memory(Some(
-            LinuxMemoryBuilder::default().limit(64_i64 << 20).swap(64_i64 << 20).build().unwrap(),
-        ));
-        resources.set_pids(Some(LinuxPidsBuilder::default().limit(10_i64).build().unwrap()));
+        resources.memory = memory(64, 64);
+        resources.pids = Some(LinuxPids { limit: 10 });
     });
     let mut shim = fixture.start();
     let stats = runtime::stats(&fixture.cgroup()).unwrap();
     assert_eq!((stats.pids, stats.pids_limit, stats.memory_limit_bytes), (1, Some(10), Some(64 << 20)));
     assert!(stats.memory_usage_bytes > 0 && stats.cpu_usage_nanos > 0 && stats.memory.contains_key("rss"));
 
-    let more = LinuxResourcesBuilder::default()
-        .memory(LinuxMemoryBuilder::default().limit(128_i64 << 20).swap(256_i64 << 20).build().unwrap())
-        .cpu(LinuxCpuBuilder::default().quota(50_000).period(100_000_u64).build().unwrap())
-        .build()
-        .unwrap();
+    let cpu = LinuxCpu { quota: Some(50_000), period: Some(100_000), ..LinuxCpu::default() };
+    let more = LinuxResources { memory: memory(128, 256), cpu: Some(cpu), ..LinuxResources::default() };
     runtime::update(&fixture.cgroup(), &more).unwrap();
     assert_eq!(runtime::stats(&fixture.cgroup()).unwrap().memory_limit_bytes, Some(128 << 20));
     shim.signal(9, false).unwrap();

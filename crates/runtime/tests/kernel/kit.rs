@@ -1,8 +1,8 @@
 //! Containers for tests: the guest on an overlay, a shim, and everything taken away at the end.
 
-use oci_spec::runtime::{LinuxNamespaceType, Mount, MountBuilder, Process, Spec};
 use runtime::{
     AttachFds, ContainerPlan, Error, Event, ExecPlan, ExitStatus, LogTarget, Rootfs, Shim, ShimProgram,
+    config::{LinuxNamespaceType, Mount, Process, Spec},
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::{
@@ -69,7 +69,7 @@ impl Fixture {
         let mut spec = runtime::default_spec(args.iter().map(|&arg| arg.to_owned()).collect());
         let name = temp.path().file_name().unwrap().to_string_lossy().into_owned();
         // Of its own from the top: a shared one would go, being empty, while another test makes its group below.
-        spec.linux_mut().as_mut().unwrap().set_cgroups_path(Some(format!("/rswarm-test-{name}").into()));
+        spec.linux.as_mut().unwrap().cgroups_path = Some(format!("/rswarm-test-{name}").into());
         let plan = ContainerPlan {
             id,
             dir: temp.path().join("state"),
@@ -105,13 +105,13 @@ impl Fixture {
     }
 
     pub(crate) fn process(self, change: impl FnOnce(&mut Process)) -> Self {
-        self.spec(|spec| change(spec.process_mut().as_mut().unwrap()))
+        self.spec(|spec| change(spec.process.as_mut().unwrap()))
     }
 
     pub(crate) fn without_namespace(self, kind: LinuxNamespaceType) -> Self {
         self.spec(|spec| {
-            let linux = spec.linux_mut().as_mut().unwrap();
-            linux.namespaces_mut().as_mut().unwrap().retain(|namespace| namespace.typ() != kind);
+            let linux = spec.linux.as_mut().unwrap();
+            linux.namespaces.as_mut().unwrap().retain(|namespace| namespace.kind != kind);
         })
     }
 
@@ -120,7 +120,7 @@ impl Fixture {
     }
 
     pub(crate) fn cgroup(&self) -> String {
-        self.plan.spec.linux().as_ref().unwrap().cgroups_path().as_ref().unwrap().display().to_string()
+        self.plan.spec.linux.as_ref().unwrap().cgroups_path.as_ref().unwrap().display().to_string()
     }
 
     pub(crate) fn create(&self) -> Result<Shim, Error> {
@@ -167,14 +167,13 @@ impl Drop for Fixture {
 
 /// A bind mount of the host's `source`.
 pub(crate) fn bind(source: impl AsRef<Path>, destination: &str, options: &[&str]) -> Mount {
-    let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-    MountBuilder::default()
-        .source(source.as_ref())
-        .destination(destination)
-        .typ("bind")
-        .options(options)
-        .build()
-        .unwrap()
+    Mount {
+        destination: destination.into(),
+        kind: Some("bind".to_owned()),
+        source: Some(source.as_ref().to_owned()),
+        options: Some(options.iter().map(|&option| option.to_owned()).collect()),
+        ..Mount::default()
+    }
 }
 
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
@@ -246,8 +245,8 @@ pub(crate) fn steps(plan: &ContainerPlan, steps: &[&str]) -> Process {
 
 /// A process for [`exec`].
 pub(crate) fn process(plan: &ContainerPlan, args: &[&str]) -> Process {
-    let mut process = plan.spec.process().clone().unwrap();
-    process.set_args(Some(args.iter().map(|&arg| arg.to_owned()).collect()));
+    let mut process = plan.spec.process.clone().unwrap();
+    process.args = Some(args.iter().map(|&arg| arg.to_owned()).collect());
     process
 }
 

@@ -1,7 +1,7 @@
 //! Birth, exit and removal.
 
 use crate::kit::{self, Fixture};
-use oci_spec::runtime::{LinuxNamespaceType, MountBuilder, UserBuilder};
+use runtime::config::{LinuxNamespaceType, User};
 use runtime::{Error, Event, Shim};
 use std::{
     fs,
@@ -57,11 +57,11 @@ fn environment_directory_hostname_and_home_are_as_planned() {
     let steps = ["variable:GREETING", "variable:HOME", "folder", "hostname", "status:Umask"];
     let fixture = Fixture::guest(&steps)
         .process(|process| {
-            process.env_mut().as_mut().unwrap().push("GREETING=hello".into());
-            process.set_cwd("/tmp".into());
+            process.env.as_mut().unwrap().push("GREETING=hello".into());
+            process.cwd = "/tmp".into();
         })
         .spec(|spec| {
-            spec.set_hostname(Some("web-1".into()));
+            spec.hostname = Some("web-1".into());
         });
     assert_eq!(fixture.run().1, "hello\n/root\n/tmp\nweb-1\n0022\n");
 }
@@ -69,12 +69,12 @@ fn environment_directory_hostname_and_home_are_as_planned() {
 #[test]
 fn missing_working_directory_is_made_for_a_container_and_told_to_an_exec() {
     let fixture = Fixture::guest(&["folder", "park"]).process(|process| {
-        process.set_cwd("/no/such".into());
+        process.cwd = "/no/such".into();
     });
     let mut shim = fixture.start();
     kit::eventually("it is there", || fixture.output() == "/no/such\n");
-    let mut process = fixture.plan.spec.process().clone().unwrap();
-    process.set_cwd("/none".into());
+    let mut process = fixture.plan.spec.process.clone().unwrap();
+    process.cwd = "/none".into();
     let error = kit::exec(&mut shim, "one", process).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -86,10 +86,10 @@ fn missing_working_directory_is_made_for_a_container_and_told_to_an_exec() {
 
 #[test]
 fn user_is_taken_or_squashed() {
-    let user = UserBuilder::default().uid(33_u32).gid(33_u32).additional_gids(vec![44_u32]).build().unwrap();
+    let user = User { uid: 33, gid: 33, additional_gids: Some(vec![44]), umask: None };
     let steps = ["user", "status:Groups", "variable:HOME", "append:/dev/stdout=x"];
     let fixture = Fixture::guest(&steps).process(|process| {
-        process.set_user(user);
+        process.user = user;
     });
     let expected = if kit::squashed() { "0:0\n" } else { "33:33\n44\n/var/www\nx\n" };
     let output = fixture.run().1;
@@ -177,8 +177,8 @@ fn long_state_directory_is_no_obstacle() {
 
 #[test]
 fn container_that_cannot_be_made_leaves_nothing() {
-    let mount = MountBuilder::default().destination("/there").source("/nosuch").typ("bind").build().unwrap();
-    let fixture = Fixture::guest(&[]).spec(|spec| spec.mounts_mut().as_mut().unwrap().push(mount));
+    let mount = kit::bind("/nosuch", "/there", &[]);
+    let fixture = Fixture::guest(&[]).spec(|spec| spec.mounts.as_mut().unwrap().push(mount));
     let error = fixture.create().unwrap_err();
     let text =
         r#"error mounting "/nosuch" to rootfs at "/there": cannot open "/nosuch": no such file or directory"#;
@@ -244,15 +244,15 @@ fn namespaces_of_another_container_can_be_joined() {
     let kinds = ["net", "ipc", "uts", "pid"];
     let steps = kinds.map(|kind| format!("target:/proc/self/ns/{kind}"));
     let fixture = Fixture::guest(&steps.each_ref().map(String::as_str)).spec(|spec| {
-        for namespace in spec.linux_mut().as_mut().unwrap().namespaces_mut().as_mut().unwrap() {
-            let kind = match namespace.typ() {
+        for namespace in spec.linux.as_mut().unwrap().namespaces.as_mut().unwrap() {
+            let kind = match namespace.kind {
                 LinuxNamespaceType::Network => "net",
                 LinuxNamespaceType::Ipc => "ipc",
                 LinuxNamespaceType::Uts => "uts",
                 LinuxNamespaceType::Pid => "pid",
                 _ => continue,
             };
-            namespace.set_path(Some(format!("/proc/{pid}/ns/{kind}").into()));
+            namespace.path = Some(format!("/proc/{pid}/ns/{kind}").into());
         }
     });
     let expected: String = kinds

@@ -1,16 +1,19 @@
 //! The verbs of the OCI command line.
 
 use crate::kit::{self, Fixture};
-use oci_spec::runtime::{ContainerState, RootBuilder};
-use runtime::{Error, oci};
+use runtime::{
+    Error,
+    config::Root,
+    oci::{self, ContainerState},
+};
 use std::{fs, path::PathBuf};
 
 fn bundle(fixture: &Fixture) -> oci::Create {
     let bundle = fixture.temp.path().join("bundle");
     fs::create_dir_all(&bundle).unwrap();
     let mut spec = fixture.plan.spec.clone();
-    spec.set_root(Some(RootBuilder::default().path("../lower").readonly(false).build().unwrap()));
-    spec.save(bundle.join("config.json")).unwrap();
+    spec.root = Some(Root { path: "../lower".into(), readonly: Some(false) });
+    fs::write(bundle.join("config.json"), serde_json::to_vec(&spec).unwrap()).unwrap();
     oci::Create {
         id: "one".into(),
         bundle,
@@ -27,11 +30,8 @@ fn verbs_lead_a_container_through_its_life() {
     let create = bundle(&fixture);
     oci::create(&root, kit::program(), &create).unwrap();
     let state = oci::state(&root, "one").unwrap();
-    assert_eq!(*state.status(), ContainerState::Created);
-    assert_eq!(
-        fs::read_to_string(create.pid_file.as_ref().unwrap()).unwrap(),
-        state.pid().unwrap().to_string()
-    );
+    assert_eq!(state.status, ContainerState::Created);
+    assert_eq!(fs::read_to_string(create.pid_file.as_ref().unwrap()).unwrap(), state.pid.to_string());
     let mark = fixture.lower().join("tmp/mark");
     assert!(!mark.exists(), "it waits for its start");
     assert!(
@@ -41,12 +41,12 @@ fn verbs_lead_a_container_through_its_life() {
 
     oci::start(&root, "one").unwrap();
     kit::eventually("it runs", || mark.exists());
-    assert_eq!(*oci::state(&root, "one").unwrap().status(), ContainerState::Running);
+    assert_eq!(oci::state(&root, "one").unwrap().status, ContainerState::Running);
     assert!(oci::start(&root, "one").is_err());
     assert!(oci::delete(&root, "one", false).is_err(), "it runs");
 
     oci::kill(&root, "one", 9, false).unwrap();
-    kit::eventually("it stops", || *oci::state(&root, "one").unwrap().status() == ContainerState::Stopped);
+    kit::eventually("it stops", || oci::state(&root, "one").unwrap().status == ContainerState::Stopped);
     oci::delete(&root, "one", false).unwrap();
     assert!(oci::state(&root, "one").is_err() && fs::read_dir(&root).unwrap().next().is_none());
 }
@@ -72,6 +72,7 @@ fn bad_bundles_and_ids_are_refused() {
         assert!(matches!(oci::create(&root, kit::program(), &create), Err(Error::Spec { .. })), "{id:?}");
     }
     fs::write(good.bundle.join("config.json"), "{").unwrap();
-    oci::create(&root, kit::program(), &good).unwrap_err();
+    let error = oci::create(&root, kit::program(), &good).unwrap_err().to_string();
+    assert!(error.contains("bundle/config.json: EOF while parsing"), "{error}");
     assert!(!root.join("one").exists());
 }

@@ -1,11 +1,11 @@
 //! What a container cannot do and see.
 
 use crate::kit::{self, Fixture, bind};
-use oci_spec::runtime::{
-    LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccompAction,
-    LinuxSeccompBuilder, LinuxSyscallBuilder, MountBuilder, PosixRlimitBuilder, PosixRlimitType, RootBuilder,
+use runtime::config::{
+    LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction, LinuxSyscall,
+    Mount, PosixRlimit, PosixRlimitType, Root,
 };
-use std::{collections::HashMap, fs, os::unix::fs::symlink};
+use std::{collections::BTreeMap, fs, os::unix::fs::symlink};
 
 #[test]
 fn capabilities_are_dockers_default() {
@@ -29,17 +29,8 @@ fn capabilities_are_dockers_default() {
 #[test]
 fn capabilities_can_be_dropped_and_no_new_privileges_kept() {
     let fixture = Fixture::guest(&["read:/proc/self/status"]).process(|process| {
-        let none = oci_spec::runtime::Capabilities::new();
-        let caps = LinuxCapabilitiesBuilder::default()
-            .bounding(none.clone())
-            .effective(none.clone())
-            .permitted(none.clone())
-            .inheritable(none.clone())
-            .ambient(none)
-            .build()
-            .unwrap();
-        process.set_capabilities(Some(caps));
-        process.set_no_new_privileges(Some(true));
+        process.capabilities = Some(LinuxCapabilities::default());
+        process.no_new_privileges = Some(true);
     });
     let output = fixture.run().1;
     assert!(output.contains("CapBnd:\t0000000000000000") && output.contains("NoNewPrivs:\t1"), "{output}");
@@ -56,21 +47,28 @@ fn seccomp_denies_namespaces_and_mounts() {
     assert!(["Operation not permitted", "Permission denied"].contains(&said[2]), "{output}");
 }
 
+/// Allows all but these.
+fn all_but<'a>(names: impl IntoIterator<Item = &'a str>, errno_ret: Option<u32>) -> LinuxSeccomp {
+    let denied = LinuxSyscall {
+        names: names.into_iter().map(str::to_owned).collect(),
+        action: LinuxSeccompAction::ScmpActErrno,
+        errno_ret,
+        args: None,
+    };
+    LinuxSeccomp {
+        default_action: LinuxSeccompAction::ScmpActAllow,
+        default_errno_ret: None,
+        architectures: None,
+        flags: None,
+        syscalls: Some(vec![denied]),
+    }
+}
+
 #[test]
 fn own_seccomp_profile_is_obeyed() {
-    let rule = LinuxSyscallBuilder::default()
-        .names(vec!["mkdir".to_owned(), "mkdirat".to_owned()])
-        .action(LinuxSeccompAction::ScmpActErrno)
-        .errno_ret(38_u32)
-        .build()
-        .unwrap();
-    let profile = LinuxSeccompBuilder::default()
-        .default_action(LinuxSeccompAction::ScmpActAllow)
-        .syscalls(vec![rule])
-        .build()
-        .unwrap();
+    let profile = all_but(["mkdir", "mkdirat"], Some(38));
     let fixture = Fixture::guest(&["try:make:/tmp/x"]).spec(|spec| {
-        spec.linux_mut().as_mut().unwrap().set_seccomp(Some(profile));
+        spec.linux.as_mut().unwrap().seccomp = Some(profile.into());
     });
     assert_eq!(fixture.run().1, "Function not implemented\n");
 }
@@ -82,22 +80,13 @@ fn a_profile_may_deny_what_prepares_the_program() {
                   rt_sigaction prlimit64 personality";
     for (no_new_privs, more) in [(false, ""), (true, "capset capget seccomp")] {
         let names = before.split_ascii_whitespace().chain(more.split_ascii_whitespace());
-        let rule = LinuxSyscallBuilder::default()
-            .names(names.map(str::to_owned).collect::<Vec<_>>())
-            .action(LinuxSeccompAction::ScmpActErrno)
-            .build()
-            .unwrap();
-        let profile = LinuxSeccompBuilder::default()
-            .default_action(LinuxSeccompAction::ScmpActAllow)
-            .syscalls(vec![rule])
-            .build()
-            .unwrap();
+        let profile = all_but(names, None);
         let fixture = Fixture::guest(&["read:/proc/self/status"])
             .spec(|spec| {
-                spec.linux_mut().as_mut().unwrap().set_seccomp(Some(profile));
+                spec.linux.as_mut().unwrap().seccomp = Some(profile.into());
             })
             .process(|process| {
-                process.set_no_new_privileges(Some(no_new_privs));
+                process.no_new_privileges = Some(no_new_privs);
             });
         let (status, output) = fixture.run();
         assert_eq!(status.code, 0, "{output}");
@@ -126,9 +115,9 @@ fn masked_paths_are_empty_and_proc_is_read_only() {
 
 #[test]
 fn read_only_root_refuses_writes_but_not_to_mounts() {
-    let root = RootBuilder::default().path("rootfs").readonly(true).build().unwrap();
+    let root = Root { path: "rootfs".into(), readonly: Some(true) };
     let fixture = Fixture::guest(&["try:write:/x=", "try:write:/dev/shm/y="]).spec(|spec| {
-        spec.set_root(Some(root));
+        spec.root = Some(root);
     });
     assert_eq!(fixture.run().1, "Read-only file system\nok\n");
 }
@@ -142,7 +131,7 @@ fn bind_mounts_are_placed_read_only_or_not() {
     fs::write(host.join("file"), "hello\n").unwrap();
     let source = host.to_str().unwrap().to_owned();
     let fixture = fixture.spec(|spec| {
-        let mounts = spec.mounts_mut().as_mut().unwrap();
+        let mounts = spec.mounts.as_mut().unwrap();
         mounts.push(bind(&source, "/in", &["rbind", "ro"]));
         mounts.push(bind(&source, "/out", &["rbind", "rprivate"]));
         mounts.push(bind(format!("{source}/file"), "/one", &["bind"]));
@@ -153,15 +142,15 @@ fn bind_mounts_are_placed_read_only_or_not() {
 
 #[test]
 fn tmpfs_has_its_options() {
-    let mount = MountBuilder::default()
-        .destination("/scratch/deep")
-        .typ("tmpfs")
-        .source("tmpfs")
-        .options(vec!["noexec".to_owned(), "size=64k".to_owned(), "mode=1700".to_owned()])
-        .build()
-        .unwrap();
+    let mount = Mount {
+        destination: "/scratch/deep".into(),
+        kind: Some("tmpfs".to_owned()),
+        source: Some("tmpfs".into()),
+        options: Some(["noexec", "size=64k", "mode=1700"].map(str::to_owned).to_vec()),
+        ..Mount::default()
+    };
     let fixture = Fixture::guest(&["permissions:/scratch/deep", "try:fill:/scratch/deep/x=102400"]);
-    let output = fixture.spec(|spec| spec.mounts_mut().as_mut().unwrap().push(mount)).run().1;
+    let output = fixture.spec(|spec| spec.mounts.as_mut().unwrap().push(mount)).run().1;
     assert_eq!(output, "1700\nNo space left on device\n");
 }
 
@@ -178,7 +167,7 @@ fn symlinked_mount_target_cannot_escape() {
     let source = source.to_str().unwrap().to_owned();
     let inside = format!("/up{}", outside.display());
     let fixture = fixture.spec(|spec| {
-        let mounts = spec.mounts_mut().as_mut().unwrap();
+        let mounts = spec.mounts.as_mut().unwrap();
         mounts.push(bind(&source, "/absolute/made", &["rbind"]));
         mounts.push(bind(&source, &format!("{inside}/made"), &["rbind"]));
     });
@@ -198,7 +187,7 @@ fn proc_cannot_be_a_link_or_be_covered() {
     assert!(error.starts_with(r#"error mounting "proc" to rootfs at "/proc""#), "{error}");
 
     let fixture = Fixture::guest(&[])
-        .spec(|spec| spec.mounts_mut().as_mut().unwrap().push(bind("/tmp", "/proc/sys", &["rbind"])));
+        .spec(|spec| spec.mounts.as_mut().unwrap().push(bind("/tmp", "/proc/sys", &["rbind"])));
     let error = fixture.create().unwrap_err().to_string();
     assert!(error.contains("inside /proc"), "{error}");
 }
@@ -248,16 +237,15 @@ fn sysctls_and_rlimits_are_set() {
     ];
     let fixture = Fixture::guest(&steps)
         .spec(|spec| {
-            let sysctls = HashMap::from([
+            let sysctls = BTreeMap::from([
                 ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
                 ("kernel.shmmax".to_owned(), "12345678".to_owned()),
             ]);
-            spec.linux_mut().as_mut().unwrap().set_sysctl(Some(sysctls));
+            spec.linux.as_mut().unwrap().sysctl = Some(sysctls);
         })
         .process(|process| {
-            let limit =
-                PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(100_u64).hard(200_u64);
-            process.set_rlimits(Some(vec![limit.build().unwrap()]));
+            let limit = PosixRlimit { kind: PosixRlimitType::RlimitNofile, soft: 100, hard: 200 };
+            process.rlimits = Some(vec![limit]);
         });
     let output = fixture.run().1;
     assert!(output.starts_with("0\n12345678\n"), "{output}");
@@ -269,9 +257,9 @@ fn sysctls_and_rlimits_are_set() {
 #[test]
 fn sysctls_of_the_host_are_refused_whatever_the_bundle_says() {
     let refused = |fixture: Fixture, name: &str| {
-        let sysctl = HashMap::from([(name.to_owned(), "|/bin/false".to_owned())]);
+        let sysctl = BTreeMap::from([(name.to_owned(), "|/bin/false".to_owned())]);
         let fixture = fixture.spec(|spec| {
-            spec.linux_mut().as_mut().unwrap().set_sysctl(Some(sysctl));
+            spec.linux.as_mut().unwrap().sysctl = Some(sysctl);
         });
         let error = kit::chain(&fixture.create().map(drop).expect_err(name));
         assert!(error.contains(name), "{error}");
@@ -290,11 +278,9 @@ fn sysctls_of_the_host_are_refused_whatever_the_bundle_says() {
     refused(Fixture::guest(&[]).without_namespace(LinuxNamespaceType::Ipc), "kernel.shmmax");
     refused(Fixture::guest(&[]).without_namespace(LinuxNamespaceType::Network), "net.core.somaxconn");
     let joined = Fixture::guest(&[]).without_namespace(LinuxNamespaceType::Network).spec(|spec| {
-        let host =
-            LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path("/proc/self/ns/net");
-        let mut all = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
-        all.push(host.build().unwrap());
-        spec.linux_mut().as_mut().unwrap().set_namespaces(Some(all));
+        let kind = LinuxNamespaceType::Network;
+        let host = LinuxNamespace { kind, path: Some("/proc/self/ns/net".into()) };
+        spec.linux.as_mut().unwrap().namespaces.as_mut().unwrap().push(host);
     });
     refused(joined, "net.core.somaxconn");
     assert_eq!(fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), before);
@@ -303,12 +289,12 @@ fn sysctls_of_the_host_are_refused_whatever_the_bundle_says() {
 #[test]
 fn labels_that_cannot_be_applied_are_refused() {
     let fixture = Fixture::guest(&[]).process(|p| {
-        p.set_selinux_label(Some("system_u:x".into()));
+        p.selinux_label = Some("system_u:x".into());
     });
     assert!(kit::chain(&fixture.create().map(drop).unwrap_err()).contains("selinuxLabel"));
     if !runtime::apparmor_enabled() {
         let fixture = Fixture::guest(&[]).process(|p| {
-            p.set_apparmor_profile(Some("strict".into()));
+            p.apparmor_profile = Some("strict".into());
         });
         assert!(kit::chain(&fixture.create().map(drop).unwrap_err()).contains("apparmor is not enabled"));
     }

@@ -126,7 +126,7 @@ fn terminal_has_a_size_an_echo_and_one_stream() {
 #[test]
 fn exec_runs_in_the_container_as_asked() {
     let fixture = Fixture::parked().spec(|spec| {
-        spec.set_hostname(Some("inside".into()));
+        spec.hostname = Some("inside".into());
     });
     let mut shim = fixture.start();
     let mut run = |id: &str, args: &[&str]| kit::exec(&mut shim, id, kit::process(&fixture.plan, args));
@@ -188,7 +188,7 @@ fn exec_with_a_terminal_can_be_resized() {
     let fixture = Fixture::parked();
     let mut shim = fixture.start();
     let mut process = kit::steps(&fixture.plan, &["hear", "terminal", "tty"]);
-    process.set_terminal(Some(true));
+    process.terminal = Some(true);
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     let stdin = theirs.try_clone().unwrap();
     let stdio = AttachFds { stdin: Some(stdin.into()), stdout: Some(theirs.into()), ..AttachFds::default() };
@@ -208,7 +208,7 @@ fn exit_of_an_exec_waits_for_a_daemon_that_is_away() {
     let shared = fixture.temp.path().join("shared");
     fs::create_dir(&shared).unwrap();
     let fixture =
-        fixture.spec(|spec| spec.mounts_mut().as_mut().unwrap().push(bind(&shared, "/shared", &["rbind"])));
+        fixture.spec(|spec| spec.mounts.as_mut().unwrap().push(bind(&shared, "/shared", &["rbind"])));
     let shim = fixture.start();
     let process = kit::steps(&fixture.plan, &["wait:/shared/go", "write:/shared/done=", "exit:6"]);
     shim.exec(ExecPlan { id: "late".into(), process, stdio: AttachFds::default() }).unwrap();

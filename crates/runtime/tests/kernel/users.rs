@@ -1,11 +1,13 @@
 //! Containers with a user namespace of their own: root in them is an ordinary user of the host.
 
 use crate::kit::{self, Fixture, bind};
-use oci_spec::runtime::{
-    LinuxDeviceBuilder, LinuxDeviceType, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceBuilder,
-    LinuxNamespaceType, PosixRlimitBuilder, PosixRlimitType,
+use runtime::{
+    IdMap, IdRange, UserNamespace,
+    config::{
+        LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, PosixRlimit,
+        PosixRlimitType, User,
+    },
 };
-use runtime::{IdMap, IdRange, UserNamespace};
 use rustix::process::geteuid;
 use std::{
     fs,
@@ -21,17 +23,17 @@ fn map() -> IdMap {
 }
 
 fn mappings() -> Vec<LinuxIdMapping> {
-    vec![LinuxIdMappingBuilder::default().container_id(0_u32).host_id(ROOT).size(65_536_u32).build().unwrap()]
+    vec![LinuxIdMapping { container_id: 0, host_id: ROOT, size: 65_536 }]
 }
 
 /// With a user namespace of its own, which the shim makes or, with `path`, finds.
 fn remapped(fixture: Fixture, path: Option<&Path>) -> Fixture {
     fixture.spec(|spec| {
-        let linux = spec.linux_mut().as_mut().unwrap();
-        let mut user = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::User).build().unwrap();
-        user.set_path(path.map(Path::to_owned));
-        linux.namespaces_mut().as_mut().unwrap().push(user);
-        linux.set_uid_mappings(Some(mappings())).set_gid_mappings(Some(mappings()));
+        let linux = spec.linux.as_mut().unwrap();
+        let user = LinuxNamespace { kind: LinuxNamespaceType::User, path: path.map(Path::to_owned) };
+        linux.namespaces.as_mut().unwrap().push(user);
+        linux.uid_mappings = Some(mappings());
+        linux.gid_mappings = Some(mappings());
     })
 }
 
@@ -90,24 +92,23 @@ fn root_of_the_container_is_an_ordinary_user_of_the_host() {
     fs::write(dir.join("mapped/old"), "").unwrap();
     chown(dir.join("mapped/old"), Some(7), Some(7)).unwrap();
     let fixture = remapped(fixture, None).spec(|spec| {
-        let mounts = spec.mounts_mut().as_mut().unwrap();
+        let mounts = spec.mounts.as_mut().unwrap();
         mounts.push(bind(dir.join(host), "/host", &["rbind"]));
         mounts.push(bind(dir.join(mapped), "/mapped", &["rbind", "ridmap"]));
         mounts.push(bind(dir.join(secret), "/secret", &["rbind"]));
-        spec.set_hostname(Some("remapped".into()));
-        let linux = spec.linux_mut().as_mut().unwrap();
-        linux.set_sysctl(Some([("kernel.shmmax".to_owned(), "4096".to_owned())].into()));
-        let mine = LinuxDeviceBuilder::default()
-            .path("/dev/mine")
-            .typ(LinuxDeviceType::C)
-            .major(1)
-            .minor(5)
-            .file_mode(0o600_u32)
-            .uid(0_u32)
-            .gid(7_u32)
-            .build()
-            .unwrap();
-        linux.set_devices(Some(vec![mine]));
+        spec.hostname = Some("remapped".into());
+        let linux = spec.linux.as_mut().unwrap();
+        linux.sysctl = Some([("kernel.shmmax".to_owned(), "4096".to_owned())].into());
+        let mine = LinuxDevice {
+            path: "/dev/mine".into(),
+            kind: LinuxDeviceType::C,
+            major: 1,
+            minor: 5,
+            file_mode: Some(0o600),
+            uid: Some(0),
+            gid: Some(7),
+        };
+        linux.devices = Some(vec![mine]);
     });
     let (status, output) = fixture.run();
     let expected = "         0     100000      65536\n0:0\n0:0 /bin/guest\n33:44 /etc/passwd\n644\n\
@@ -129,14 +130,9 @@ fn further_processes_terminals_and_an_init_are_in_it_too() {
         return;
     }
     let fixture = remapped(Fixture::parked(), None).with(|plan| plan.init = true).process(|p| {
-        let limit = PosixRlimitBuilder::default()
-            .typ(PosixRlimitType::RlimitNofile)
-            .soft(files_max())
-            .hard(files_max())
-            .build()
-            .unwrap();
-        p.set_rlimits(Some(vec![limit]));
-        p.set_oom_score_adj(Some(500));
+        let limit = PosixRlimit { kind: PosixRlimitType::RlimitNofile, soft: files_max(), hard: files_max() };
+        p.rlimits = Some(vec![limit]);
+        p.oom_score_adj = Some(500);
     });
     let mut shim = fixture.start();
     let map = fs::read_to_string(format!("/proc/{}/uid_map", shim.pid())).unwrap();
@@ -165,11 +161,11 @@ fn further_processes_terminals_and_an_init_are_in_it_too() {
     assert!(soft_and_hard.eq([files_max().to_string().as_str(); 2]), "{limit}");
 
     let mut web = kit::steps(&fixture.plan, &["user", "append:/dev/stdout=x", "tty"]);
-    web.set_user(oci_spec::runtime::UserBuilder::default().uid(33_u32).gid(33_u32).build().unwrap());
-    web.set_terminal(Some(true));
+    web.user = User { uid: 33, gid: 33, ..User::default() };
+    web.terminal = Some(true);
     let (code, output) = kit::exec(&mut shim, "web", web.clone()).unwrap();
     assert_eq!((code, output.as_str()), (0, "33:33\r\nx\r\n/dev/pts/0\r\n"));
-    web.set_user(oci_spec::runtime::UserBuilder::default().uid(65_536_u32).gid(0_u32).build().unwrap());
+    web.user = User { uid: 65_536, ..User::default() };
     let refused = kit::exec(&mut shim, "nobody", web).unwrap_err();
     assert!(kit::chain(&refused).contains("user 65536 is not among the ids"), "{}", kit::chain(&refused));
     shim.signal(libc_kill(), true).unwrap();
@@ -185,7 +181,7 @@ fn libc_kill() -> i32 {
 fn files_max() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let most = fs::read_to_string("/proc/sys/fs/nr_open").unwrap().trim().parse().unwrap();
-    let raises = runtime::held_caps().contains(&oci_spec::runtime::Capability::SysResource);
+    let raises = runtime::held_caps().contains(runtime::Capability::SysResource);
     limit.maximum.filter(|_| !raises).unwrap_or(most)
 }
 
@@ -212,16 +208,16 @@ fn namespaces_made_before_are_owned_by_its_root() {
             "owner:/sys/class/net/lo/",
         ];
         let fixture = remapped(Fixture::guest(&steps), Some(&users.path())).spec(|spec| {
-            let linux = spec.linux_mut().as_mut().unwrap();
-            for namespace in linux.namespaces_mut().as_mut().unwrap() {
-                if namespace.typ() == LinuxNamespaceType::Network {
-                    namespace.set_path(Some(netns.clone().into()));
+            let linux = spec.linux.as_mut().unwrap();
+            for namespace in linux.namespaces.as_mut().unwrap() {
+                if namespace.kind == LinuxNamespaceType::Network {
+                    namespace.path = Some(netns.clone().into());
                 }
             }
             if !with_maps {
-                linux.set_uid_mappings(None).set_gid_mappings(None);
+                (linux.uid_mappings, linux.gid_mappings) = (None, None);
             }
-            linux.set_sysctl(Some([("net.ipv4.ip_default_ttl".to_owned(), "7".to_owned())].into()));
+            linux.sysctl = Some([("net.ipv4.ip_default_ttl".to_owned(), "7".to_owned())].into());
         });
         let (status, output) = fixture.run();
         let expected = "7\n         0     100000      65536\nlo\n0:0 /sys/class/net/lo/\n";
@@ -234,52 +230,51 @@ fn what_cannot_be_is_refused_with_its_name_and_leaves_nothing() {
     if !is_root() {
         return;
     }
-    let refused = |change: &dyn Fn(&mut oci_spec::runtime::Spec), words: &str| {
+    let refused = |change: &dyn Fn(&mut runtime::config::Spec), words: &str| {
         let fixture = remapped(Fixture::guest(&[]), None).spec(|spec| change(spec));
         let error = kit::chain(&fixture.create().unwrap_err());
         assert!(error.contains(words), "{words}: {error}");
     };
-    let linux = |spec: &mut oci_spec::runtime::Spec| spec.linux().clone().unwrap();
+    let linux = |spec: &mut runtime::config::Spec| spec.linux.clone().unwrap();
     refused(
         &|spec| {
             let mut changed = linux(spec);
-            changed.set_uid_mappings(None).set_gid_mappings(None);
-            spec.set_linux(Some(changed));
+            (changed.uid_mappings, changed.gid_mappings) = (None, None);
+            spec.linux = Some(changed);
         },
         "linux.uidMappings",
     );
     refused(
         &|spec| {
             let mut changed = linux(spec);
-            changed.namespaces_mut().as_mut().unwrap().retain(|n| n.typ() != LinuxNamespaceType::User);
-            spec.set_linux(Some(changed));
+            changed.namespaces.as_mut().unwrap().retain(|n| n.kind != LinuxNamespaceType::User);
+            spec.linux = Some(changed);
         },
         "without a user namespace",
     );
     refused(
         &|spec| {
             let mut changed = linux(spec);
-            let user = changed.namespaces_mut().as_mut().unwrap().last_mut().unwrap();
-            user.set_path(Some("/proc/self/ns/user".into()));
-            spec.set_linux(Some(changed));
+            let user = changed.namespaces.as_mut().unwrap().last_mut().unwrap();
+            user.path = Some("/proc/self/ns/user".into());
+            spec.linux = Some(changed);
         },
         "is the host's",
     );
     refused(
         &|spec| {
             let mut mount = bind(Path::new("/tmp"), "/x", &["rbind"]);
-            mount.set_uid_mappings(Some(mappings()));
-            spec.mounts_mut().as_mut().unwrap().push(mount);
+            mount.uid_mappings = Some(mappings());
+            spec.mounts.as_mut().unwrap().push(mount);
         },
         "mappings of its own",
     );
     // /proc has no idmapped mounts.
     refused(
-        &|spec| spec.mounts_mut().as_mut().unwrap().push(bind(Path::new("/proc"), "/x", &["rbind", "idmap"])),
+        &|spec| spec.mounts.as_mut().unwrap().push(bind(Path::new("/proc"), "/x", &["rbind", "idmap"])),
         "no idmapped mounts",
     );
-    let alone = Fixture::guest(&[]).spec(|spec| {
-        spec.mounts_mut().as_mut().unwrap().push(bind(Path::new("/tmp"), "/x", &["rbind", "idmap"]))
-    });
+    let alone = Fixture::guest(&[])
+        .spec(|spec| spec.mounts.as_mut().unwrap().push(bind(Path::new("/tmp"), "/x", &["rbind", "idmap"])));
     assert!(kit::chain(&alone.create().unwrap_err()).contains("has no user namespace"));
 }

@@ -123,8 +123,8 @@ impl Container {
         }
         let mut spec = runtime::default_spec(args.to_vec());
         let cgroup = format!("{}/{name}", parent());
-        let linux = spec.linux_mut().as_mut().context("the default spec is Linux's")?;
-        linux.set_cgroups_path(Some(cgroup.clone().into()));
+        let linux = spec.linux.as_mut().context("the default spec is Linux's")?;
+        linux.cgroups_path = Some(cgroup.clone().into());
         let plan = ContainerPlan {
             id: format!("bench-{name}"),
             dir: layers.join("state"),
