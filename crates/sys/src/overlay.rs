@@ -19,7 +19,7 @@ use rustix::{
 };
 use std::{
     ffi::CString,
-    io,
+    fmt, io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -49,13 +49,22 @@ pub struct Overlay {
 }
 
 /// The kernel makes no filesystem of the layers.
-#[derive(Debug, thiserror::Error)]
-#[error("{errno}{}{said}", if said.is_empty() { "" } else { ": " })]
+#[derive(Debug)]
 pub struct Refused {
     /// Why, as a number.
     pub errno: Errno,
     /// What it says besides; empty = nothing.
     pub said: String,
+}
+
+impl std::error::Error for Refused {}
+
+/// By hand: what makes such code is a compiler's work of its own, and a release build does that twice for this crate.
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { errno, said } = self;
+        write!(f, "{errno}{}{said}", if said.is_empty() { "" } else { ": " })
+    }
 }
 
 impl From<Refused> for io::Error {

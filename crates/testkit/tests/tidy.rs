@@ -55,8 +55,8 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("plan", &["tokio", "serde"]),
     ("runtime", &["tokio"]),
     // Parsers of the spec, and what generates code: a release build compiles the shim and what it uses twice.
-    ("shim", &["tokio", "serde", "thiserror"]),
-    ("sys", &["tokio"]),
+    ("shim", &["tokio", "serde", "serde_json", "thiserror"]),
+    ("sys", &["tokio", "thiserror"]),
 ];
 
 fn root() -> PathBuf {
