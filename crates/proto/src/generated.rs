@@ -4352,6 +4352,9 @@ pub mod rswarm {
             pub struct ListRequest {
                 #[prost(enumeration = "super::super::types::v1::ObjectKind", tag = "1")]
                 pub kind: i32,
+                /// tasks without the specs that they have of their services; an earlier manager sends all there is
+                #[prost(bool, tag = "2")]
+                pub brief: bool,
             }
             #[derive(Clone, PartialEq, ::prost::Message)]
             pub struct ListChunk {

@@ -67,13 +67,19 @@ impl State {
 
     /// Returns all objects of a kind, by id.
     pub(super) async fn list<T: Stored>(&self) -> Result<Vec<Arc<T>>, ApiError> {
-        Ok(self.objects(T::KIND).await?.into_iter().filter_map(T::of).collect())
+        Ok(self.objects(T::KIND, false).await?.into_iter().filter_map(T::of).collect())
+    }
+
+    /// Returns all tasks without the specs that they have of their services: most of what they are, and the
+    /// same many times over.
+    pub(super) async fn tasks_in_brief(&self) -> Result<Vec<Arc<Task>>, ApiError> {
+        Ok(self.objects(Task::KIND, true).await?.into_iter().filter_map(Task::of).collect())
     }
 
     /// What is the same for all kinds is compiled once, here and in [`object`](Self::object).
-    fn objects(&self, kind: ObjectKind) -> BoxFuture<'_, Result<Vec<Object>, ApiError>> {
+    fn objects(&self, kind: ObjectKind, brief: bool) -> BoxFuture<'_, Result<Vec<Object>, ApiError>> {
         Box::pin(async move {
-            let request = ListRequest { kind: kind as i32 };
+            let request = ListRequest { kind: kind as i32, brief };
             let mut chunks = self.control().await?.list(request).await?.into_inner();
             let mut all = Vec::new();
             while let Some(chunk) = chunks.message().await? {

@@ -80,7 +80,7 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<Answer<impl serd
     services.retain(|s| passes(s, &filters) && !s.pending_delete);
     let mut tasks = BTreeMap::<ServiceId, Vec<Arc<Task>>>::new();
     if params.flag("status") {
-        for task in state.list::<Task>().await? {
+        for task in state.tasks_in_brief().await? {
             tasks.entry(task.service).or_default().push(task);
         }
     }

@@ -220,9 +220,18 @@ impl control_server::Control for ControlService {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
-        let kind = ObjectKind::try_from(request.into_inner().kind).unwrap();
+        let ListRequest { kind, brief } = request.into_inner();
+        let kind = ObjectKind::try_from(kind).unwrap();
         let world = self.0.lock().unwrap();
-        let objects = world.tables.objects().filter(|o| kind_of(o) == kind).map(|o| (&o).into()).collect();
+        let told = |mut object: Object| {
+            if let Object::Task(task) = &mut object
+                && brief
+            {
+                Arc::make_mut(task).spec = Arc::default();
+            }
+            (&object).into()
+        };
+        let objects = world.tables.objects().filter(|o| kind_of(o) == kind).map(told).collect();
         let chunk = ListChunk { index: world.tables.index, objects };
         Ok(Response::new(Box::pin(futures::stream::iter([Ok(chunk)]))))
     }

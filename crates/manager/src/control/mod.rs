@@ -142,9 +142,15 @@ impl Control for ControlService {
         // What is being removed is gone for people: its name may be another's.
         let here = edit::all(&view, kind).filter(|o| !o.is_leaving());
         let members = self.0.store.members();
+        let no_spec = Arc::default();
         let answer = |object| {
             let mut object = redacted(object);
             self.with_what_raft_sees(&mut object, &members);
+            if let Object::Task(task) = &mut object
+                && message.brief
+            {
+                Arc::make_mut(task).spec = Arc::clone(&no_spec);
+            }
             (&object).into()
         };
         let objects = here.map(answer).collect();

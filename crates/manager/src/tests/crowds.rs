@@ -40,7 +40,7 @@ async fn watch(control: &mut Control) -> Result<Streaming<WatchEvent>, Status> {
     control.watch(WatchRequest { since: 0, kinds }).await.map(tonic::Response::into_inner)
 }
 
-const NODES: ListRequest = ListRequest { kind: ObjectKind::Node as i32 };
+const NODES: ListRequest = ListRequest { kind: ObjectKind::Node as i32, brief: false };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_passed_on_goes_by_the_connection_of_whoever_asked() {

@@ -200,7 +200,7 @@ async fn a_workers_certificate_reads_and_writes_nothing_but_its_own() {
     let mut control = ControlClient::new(channel(&mine.credentials, swarm.managers[0].addr));
     let denied = |status: Status| assert_eq!(status.code(), Code::PermissionDenied, "{status}");
     for kind in [ObjectKind::Cluster, ObjectKind::Service, ObjectKind::Secret] {
-        denied(control.list(ListRequest { kind: kind as i32 }).await.err().unwrap());
+        denied(control.list(ListRequest { kind: kind as i32, brief: false }).await.err().unwrap());
     }
     let claimed = channel(&mine.credentials, swarm.managers[0].addr);
     let mut claimed = ControlClient::with_interceptor(claimed, PersonalClaim::new(&operator()));
@@ -292,7 +292,12 @@ async fn a_demoted_manager_keeps_nothing_of_a_manager() {
     });
     let ended = ended.await.expect("the watch to end").expect("a reason");
     assert_eq!(ended.code(), Code::PermissionDenied, "{ended}");
-    let refused = watched.clone().list(ListRequest { kind: ObjectKind::Secret as i32 }).await.err().unwrap();
+    let refused = watched
+        .clone()
+        .list(ListRequest { kind: ObjectKind::Secret as i32, brief: false })
+        .await
+        .err()
+        .unwrap();
     assert_eq!(refused.code(), Code::PermissionDenied);
     let mut liveness = LivenessClient::new(channel(&demoted, swarm.managers[0].addr));
     assert_eq!(liveness.alive(AliveRequest::default()).await.unwrap_err().code(), Code::PermissionDenied);
@@ -353,7 +358,7 @@ async fn a_follower_passes_people_on_and_the_leader_makes_sure_of_them() {
     swarm.join_manager().await;
     let (leader, follower) = (&swarm.managers[0], &swarm.managers[1]);
     assert!(leader.store.leader_now().me);
-    let list = ListRequest { kind: ObjectKind::Node as i32 };
+    let list = ListRequest { kind: ObjectKind::Node as i32, brief: false };
     swarm.control_at(follower).list(list).await.unwrap();
     // A call that a manager passes on in the name of a person who came through a worker.
     let token = swarm.token(Role::Worker).await;

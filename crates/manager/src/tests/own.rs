@@ -22,7 +22,8 @@ async fn ask(manager: &Running, identity: Option<Identity>) -> Result<(), Status
             }
             Ok(request)
         });
-    let mut chunks = control.list(ListRequest { kind: ObjectKind::Node as i32 }).await?.into_inner();
+    let mut chunks =
+        control.list(ListRequest { kind: ObjectKind::Node as i32, brief: false }).await?.into_inner();
     while let Some(chunk) = chunks.message().await? {
         assert!(!chunk.objects.is_empty());
     }

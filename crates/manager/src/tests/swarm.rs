@@ -487,7 +487,10 @@ impl Swarm {
     }
 
     pub(super) async fn list(&self, at: &Running, kind: ObjectKind) -> Vec<Object> {
-        let request = ListRequest { kind: kind as i32 };
+        self.list_as(at, ListRequest { kind: kind as i32, brief: false }).await
+    }
+
+    pub(super) async fn list_as(&self, at: &Running, request: ListRequest) -> Vec<Object> {
         let mut chunks = self.control_at(at).list(request).await.unwrap().into_inner();
         let mut objects = Vec::new();
         while let Some(chunk) = chunks.message().await.unwrap() {

@@ -234,7 +234,7 @@ async fn done(swarm: &Swarm, method: Method) -> Option<&'static str> {
             None
         }
         Method::List => {
-            control.list(ListRequest { kind }).await.unwrap();
+            control.list(ListRequest { kind, brief: false }).await.unwrap();
             None
         }
         Method::Watch => {

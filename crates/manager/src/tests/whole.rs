@@ -8,7 +8,7 @@ use model::*;
 use proto::{
     WireId as _,
     ca::{JoinRaftRequest, membership_client::MembershipClient},
-    control::{RemoveRequest, UpdateRequest, WatchRequest, create_request, update_request},
+    control::{ListRequest, RemoveRequest, UpdateRequest, WatchRequest, create_request, update_request},
     dispatcher::{AttachRequest, LeaveRequest},
     types::ObjectKind,
 };
@@ -424,7 +424,16 @@ async fn three_managers_serve_alike_and_survive_the_loss_of_their_leader() {
     let id = swarm.create_service(&web(3)).await.unwrap();
     swarm.until_running(id, 3).await;
     for manager in &swarm.managers {
-        assert_eq!(swarm.list(manager, ObjectKind::Task).await.len(), 3);
+        let request = |brief| ListRequest { kind: ObjectKind::Task as i32, brief };
+        for brief in [false, true] {
+            let tasks = swarm.list_as(manager, request(brief)).await;
+            assert_eq!(tasks.len(), 3);
+            for task in tasks {
+                let Object::Task(task) = task else { panic!("{task:?} is no task") };
+                assert_eq!((task.service, task.status.state), (id, Some(TaskState::Running)));
+                assert_eq!(*task.spec == TaskSpec::default(), brief, "{:?}", task.spec);
+            }
+        }
     }
     let leader = swarm.managers.iter().position(|m| m.store.leader_now().me).unwrap();
     let before: BTreeSet<TaskId> = swarm.view().tasks.values().map(|t| t.id).collect();

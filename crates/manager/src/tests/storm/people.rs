@@ -502,7 +502,7 @@ impl Person {
         };
         let known = known.into_iter().filter(|(_, known)| !known.going || known.gone);
         let (gone, before): (Vec<_>, Vec<_>) = known.partition(|(_, known)| known.gone);
-        let mut chunks = control.list(ListRequest { kind: kind as i32 }).await?.into_inner();
+        let mut chunks = control.list(ListRequest { kind: kind as i32, brief: false }).await?.into_inner();
         let mut there = BTreeMap::new();
         while let Some(chunk) = chunks.message().await? {
             for (id, _) in &gone {

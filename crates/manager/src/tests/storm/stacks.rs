@@ -166,7 +166,7 @@ impl Person {
 
     /// Returns all of a kind, and the index at which they were so.
     async fn list(control: &mut Control, kind: ObjectKind) -> Result<(u64, Vec<Object>), Status> {
-        let mut chunks = control.list(ListRequest { kind: kind as i32 }).await?.into_inner();
+        let mut chunks = control.list(ListRequest { kind: kind as i32, brief: false }).await?.into_inner();
         let (mut index, mut all) = (0, Vec::new());
         while let Some(chunk) = chunks.message().await? {
             index = chunk.index;
