@@ -55,7 +55,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("plan", &["tokio", "serde"]),
     ("runtime", &["tokio"]),
     // Parsers of the spec, and what generates code: a release build compiles the shim and what it uses twice.
-    ("shim", &["tokio", "serde", "serde_json", "thiserror"]),
+    ("shim", &["tokio", "serde", "thiserror"]),
     ("sys", &["tokio", "thiserror"]),
 ];
 
