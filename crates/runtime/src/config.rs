@@ -365,6 +365,20 @@ pub struct LinuxDeviceCgroup {
     pub access: Option<String>,
 }
 
+impl LinuxDeviceCgroup {
+    /// `access`: some of `rwm`.
+    #[must_use]
+    pub fn new(
+        allow: bool,
+        kind: Option<LinuxDeviceType>,
+        major: Option<i64>,
+        minor: Option<i64>,
+        access: &str,
+    ) -> Self {
+        Self { allow, kind, major, minor, access: Some(access.to_owned()) }
+    }
+}
+
 /// As version 1 reads it. *Source:* kernel Documentation/admin-guide/cgroup-v1/devices.rst.
 impl fmt::Display for LinuxDeviceCgroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

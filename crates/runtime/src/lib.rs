@@ -49,7 +49,9 @@ pub use seccomp::{default_seccomp, read_seccomp};
 use shim::state;
 pub use shim::{self, ExitStatus, state::read_exit, userns::making_files_as};
 pub use signal::parse_signal;
-pub use spec::{default_masked_paths, default_mounts, default_readonly_paths, default_spec};
+pub use spec::{
+    default_device_rules, default_masked_paths, default_mounts, default_readonly_paths, default_spec,
+};
 pub use userns::{IdMap, IdRange, UserNamespace, try_layers};
 
 /// Tells whether the kernel confines programs by AppArmor. Source: kernel Documentation/admin-guide/LSM/apparmor.rst.

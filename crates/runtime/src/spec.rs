@@ -108,14 +108,10 @@ pub fn default_readonly_paths() -> Vec<String> {
 }
 
 /// Everything denied but making nodes, the harmless devices and terminals.
-pub(crate) fn default_device_rules() -> Vec<LinuxDeviceCgroup> {
-    let rule = |allow, kind, major, minor, access: &str| LinuxDeviceCgroup {
-        allow,
-        kind: Some(kind),
-        major,
-        minor,
-        access: Some(access.to_owned()),
-    };
+#[must_use]
+pub fn default_device_rules() -> Vec<LinuxDeviceCgroup> {
+    let rule =
+        |allow, kind, major, minor, access| LinuxDeviceCgroup::new(allow, Some(kind), major, minor, access);
     let mut rules = vec![
         rule(false, LinuxDeviceType::A, None, None, "rwm"),
         rule(true, LinuxDeviceType::C, None, None, "m"),

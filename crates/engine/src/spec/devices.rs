@@ -173,7 +173,7 @@ pub(crate) fn rule(text: &str) -> Result<LinuxDeviceCgroup> {
         text => text.parse::<u32>().map(|n| Some(i64::from(n))).map_err(|_| bad()),
     };
     let (major, minor) = (number(major)?, number(minor)?);
-    Ok(LinuxDeviceCgroup { allow: true, kind: Some(kind), major, minor, access: Some(access.to_owned()) })
+    Ok(LinuxDeviceCgroup::new(true, Some(kind), major, minor, access))
 }
 
 /// Returns the devices asked for by path and by a vendor's name; the latter win.

@@ -7,8 +7,8 @@ use crate::{
 };
 use model::Ulimit;
 use runtime::config::{
-    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources,
-    PosixRlimit, PosixRlimitType,
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxPids, LinuxResources, PosixRlimit,
+    PosixRlimitType,
 };
 
 /// Returns the limits of its cgroup, which can change while it runs.
@@ -100,39 +100,19 @@ pub(super) fn resources(
     devices: &[HostDevice],
     rules: &[String],
 ) -> Result<LinuxResources> {
-    let rule = |allow, kind, major, minor, access: &str| LinuxDeviceCgroup {
-        allow,
-        kind,
-        major,
-        minor,
-        access: Some(access.to_owned()),
-    };
-    let mut all = vec![rule(privileged, None, None, None, "rwm")];
-    if !privileged {
-        for (major, minor) in [
-            (1, Some(3)),
-            (1, Some(5)),
-            (1, Some(7)),
-            (1, Some(8)),
-            (1, Some(9)),
-            (5, Some(0)),
-            (5, Some(1)),
-            (5, Some(2)),
-            (136, None),
-        ] {
-            all.push(rule(true, Some(LinuxDeviceType::C), Some(major), minor, "rwm"));
-        }
-        for kind in [LinuxDeviceType::C, LinuxDeviceType::B] {
-            all.push(rule(true, Some(kind), None, None, "m"));
-        }
-        for device in devices {
-            let (major, minor) = (Some(device.major.into()), Some(device.minor.into()));
-            all.push(rule(true, Some(device.kind), major, minor, &device.access));
+    let all = if privileged {
+        vec![LinuxDeviceCgroup::new(true, None, None, None, "rwm")]
+    } else {
+        let mut all = runtime::default_device_rules();
+        for HostDevice { kind, major, minor, access, .. } in devices {
+            let (major, minor) = (Some((*major).into()), Some((*minor).into()));
+            all.push(LinuxDeviceCgroup::new(true, Some(*kind), major, minor, access));
         }
         for rule in rules {
             all.push(devices::rule(rule)?);
         }
-    }
+        all
+    };
     Ok(LinuxResources { devices: Some(all), ..cgroup(wanted)? })
 }
 

@@ -134,12 +134,8 @@ mod tests {
     #[test]
     fn v2_device_program_lets_only_the_allowed_through() {
         let Some(group) = v2_group("devices") else { return };
-        let rule = |allow, kind, major, minor, access: &str| LinuxDeviceCgroup {
-            allow,
-            kind: Some(kind),
-            major,
-            minor,
-            access: Some(access.to_owned()),
+        let rule = |allow, kind, major, minor, access| {
+            LinuxDeviceCgroup::new(allow, Some(kind), major, minor, access)
         };
         let rules = [
             rule(false, LinuxDeviceType::A, None, None, "rwm"),
