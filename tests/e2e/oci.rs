@@ -153,7 +153,7 @@ fn runtimes() -> Vec<Runtime> {
             fs::create_dir_all(root.join(folder)).expect("a folder");
         }
         fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o777)).expect("its mode");
-        fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox");
+        testkit::copy_program(Path::new("/bin/busybox"), &root.join("bin/busybox"), 0o755);
         std::os::unix::fs::symlink("busybox", root.join("bin/sh")).expect("a link");
         fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").expect("a file");
     }

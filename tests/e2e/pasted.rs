@@ -49,10 +49,8 @@ impl Person {
     }
 
     fn program(&self, name: &str, text: &str) -> PathBuf {
-        use std::os::unix::fs::PermissionsExt as _;
         let path = self.bin.join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a program");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("one that can be run");
+        testkit::write_program(&path, &format!("#!/bin/sh\n{text}\n"), 0o755);
         path
     }
 

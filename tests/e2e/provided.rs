@@ -8,11 +8,8 @@ use std::{fs, path::Path};
 
 /// A program that a test puts in the place of others'.
 fn script(folder: &Path, name: &str, text: &str) {
-    use std::os::unix::fs::PermissionsExt as _;
     fs::create_dir_all(folder).expect("a folder");
-    let path = folder.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a program");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
+    testkit::write_program(&folder.join(name), &format!("#!/bin/sh\n{text}\n"), 0o755);
 }
 
 #[test]

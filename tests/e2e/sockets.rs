@@ -20,8 +20,7 @@ fn fake_ssh(lab: &Lab) -> String {
         lab.socket(1).display(),
         env!("CARGO_BIN_EXE_rswarm"),
     );
-    fs::write(folder.join("ssh"), script).expect("a script");
-    fs::set_permissions(folder.join("ssh"), fs::Permissions::from_mode(0o755)).expect("a program");
+    testkit::write_program(&folder.join("ssh"), &script, 0o755);
     format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default())
 }
 

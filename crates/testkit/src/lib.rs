@@ -12,6 +12,7 @@ pub mod hostile;
 mod lab;
 mod load;
 pub mod lossy;
+mod programs;
 mod signals;
 mod traces;
 mod wires;
@@ -21,6 +22,7 @@ pub use cgroup::{fresh_group, v1_hierarchy, v2_hierarchy};
 pub use disk::Disk;
 pub use dockerd::{Dockerd, Networks};
 pub use lab::{Door, Exec, Failure, Lab, NoAnswer, Output};
+pub use programs::{copy_program, write_program};
 pub use wires::Cut;
 
 use std::{

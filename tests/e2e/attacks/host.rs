@@ -114,7 +114,7 @@ fn who_is_neither_root_nor_in_the_sockets_group_is_not_heard() {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     }
     let program = lab.dir().join("rswarm");
-    fs::copy(env!("CARGO_BIN_EXE_rswarm"), &program).expect("a copy for everybody");
+    testkit::copy_program(Path::new(env!("CARGO_BIN_EXE_rswarm")), &program, 0o755);
     let asked = |groups: &str| {
         let said = Command::new("setpriv")
             .args(["--reuid", "65534", "--regid", "65534", groups])

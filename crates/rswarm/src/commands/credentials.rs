@@ -314,8 +314,7 @@ mod tests {
         let text = "#!/bin/sh\nfile=${0%/*}/kept\ncase $1 in\nstore) cat >$file ;;\n\
             get) read -r key; if [ -f $file ]; then cat $file; else echo credentials not found in native keychain; \
             exit 1; fi ;;\nerase) rm -f $file ;;\nlist) echo '{\"r.example\":\"me\"}' ;;\nesac\n";
-        std::fs::write(&script, text).unwrap();
-        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        testkit::write_program(&script, text, 0o755);
         script.display().to_string()
     }
 

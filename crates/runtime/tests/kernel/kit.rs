@@ -195,7 +195,7 @@ fn root(root: &Path) {
     for dir in ["bin", "etc", "tmp", "proc", "sys", "dev", "var"] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
-    fs::copy(env!("CARGO_BIN_EXE_runtime-guest"), root.join("bin/guest")).unwrap();
+    testkit::copy_program(Path::new(env!("CARGO_BIN_EXE_runtime-guest")), &root.join("bin/guest"), 0o755);
     fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/var/www:/bin/sh\n").unwrap();
     fs::write(root.join("bin/not-a-program"), "nothing\n").unwrap();
 }

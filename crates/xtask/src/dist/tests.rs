@@ -30,22 +30,8 @@ fn stand_in(folder: &Path, words: &str) -> PathBuf {
          esac\n",
         env!("CARGO_PKG_VERSION")
     );
-    executable(&path, &text, 0o700);
+    testkit::write_program(&path, &text, 0o700);
     path
-}
-
-/// Writes what is to be started. By another process: a test that starts something meanwhile hands our open file on, and
-/// what somebody may still write is not started (`ETXTBSY`, execve(2)).
-fn executable(path: &Path, text: &str, mode: u32) {
-    let written = path.with_extension("written");
-    fs::write(&written, text).unwrap();
-    let copied = std::process::Command::new("install")
-        .args(["-m", &format!("{mode:o}")])
-        .args([&written, path])
-        .status()
-        .unwrap();
-    assert!(copied.success());
-    fs::remove_file(written).unwrap();
 }
 
 /// What the program is made of: asked for once, as cargo takes its time.

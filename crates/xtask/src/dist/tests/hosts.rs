@@ -107,7 +107,7 @@ impl Host {
         for folder in ["bin", "etc", "proc", "dev", "tmp", "run", "usr/bin", "usr/local/bin", "var/lib"] {
             fs::create_dir_all(host.path(folder)).unwrap();
         }
-        fs::copy(busybox, host.path("bin/busybox")).unwrap();
+        testkit::copy_program(Path::new(busybox), &host.path("bin/busybox"), 0o755);
         host.write("etc/passwd", "root:x:0:0:root:/:/bin/sh\n", 0o644);
         host.write("etc/group", "root:x:0:\n", 0o644);
         host.enter();
@@ -178,7 +178,7 @@ impl Host {
     pub(super) fn write(&self, path: &str, text: &str, mode: u32) {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        super::executable(&path, text, mode);
+        testkit::write_program(&path, text, mode);
     }
 
     pub(super) fn mode(&self, path: &str) -> u32 {

@@ -25,7 +25,7 @@ fn a_program_of_another_version_is_not_packed() {
     let folder = tempfile::tempdir().unwrap();
     let path = stand_in(folder.path(), "");
     let text = fs::read_to_string(&path).unwrap().replace(env!("CARGO_PKG_VERSION"), "9.9.9");
-    super::executable(&path, &text, 0o700);
+    testkit::write_program(&path, &text, 0o700);
     let root = super::repository();
     let error = Release::of(&root, Target::here(), 0, &path, Vec::new(), 1).unwrap_err();
     assert!(error.to_string().contains("says that it is \"rswarm 9.9.9,\""), "{error:#}");
