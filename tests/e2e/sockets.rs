@@ -3,7 +3,6 @@
 use crate::{SOON, lab, load_hello};
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
