@@ -14,7 +14,7 @@ pub use api::Exposed;
 pub use dial::Connection;
 pub use stream::{Demux, Frame, Hijacked, JsonLines, Kind, StreamError};
 
-use crate::types::{ErrorBody, Wire, parse};
+use crate::types::{ErrorBody, Text, Wire, Written, parse};
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -23,7 +23,6 @@ use hyper::{
     header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, UPGRADE},
 };
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 
@@ -275,18 +274,18 @@ impl Client {
         path: &str,
         query: Query<'_>,
         headers: HeaderMap,
-        body: &impl Serialize,
+        body: &impl Written,
     ) -> Result<T> {
         json(self.post_raw(path, query, headers, body).await?).await
     }
 
     /// POST of a JSON value, answered by one.
-    pub async fn post<T: Wire>(&self, path: &str, query: Query<'_>, body: &impl Serialize) -> Result<T> {
+    pub async fn post<T: Wire>(&self, path: &str, query: Query<'_>, body: &impl Written) -> Result<T> {
         json(self.post_raw(path, query, HeaderMap::new(), body).await?).await
     }
 
     /// POST of a JSON value whose answer does not matter.
-    pub async fn post_empty(&self, path: &str, query: Query<'_>, body: &impl Serialize) -> Result<()> {
+    pub async fn post_empty(&self, path: &str, query: Query<'_>, body: &impl Written) -> Result<()> {
         self.post_raw(path, query, HeaderMap::new(), body).await?.into_body().collect().await?;
         Ok(())
     }
@@ -297,10 +296,10 @@ impl Client {
         path: &str,
         query: Query<'_>,
         mut headers: HeaderMap,
-        body: &impl Serialize,
+        body: &impl Written,
     ) -> Result<Response<Answer>> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let body = Body::from(serde_json::to_vec(body)?);
+        let body = Body::from(Text::of(body));
         self.request(Method::POST, path, query, headers, body).await
     }
 
@@ -338,11 +337,11 @@ impl Client {
     ///
     /// # Errors
     /// The daemon's refusal, or [`Error::NotUpgraded`].
-    pub async fn hijack(&self, path: &str, query: Query<'_>, body: &impl Serialize) -> Result<Hijacked> {
+    pub async fn hijack(&self, path: &str, query: Query<'_>, body: &impl Written) -> Result<Hijacked> {
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(url(&self.version, path, query))
-            .body(Body::from(serde_json::to_vec(body)?))?;
+            .body(Body::from(Text::of(body)))?;
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -429,7 +428,7 @@ pub fn escape(text: &str) -> String {
 /// Never in practice: the struct always has a JSON form.
 pub fn registry_auth(auth: &crate::types::AuthConfig) -> Result<(HeaderName, HeaderValue)> {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE};
-    let value = URL_SAFE.encode(serde_json::to_vec(auth)?);
+    let value = URL_SAFE.encode(Text::of(auth));
     Ok((
         HeaderName::from_static("x-registry-auth"),
         HeaderValue::from_str(&value).map_err(hyper::http::Error::from)?,

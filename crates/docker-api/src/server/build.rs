@@ -10,19 +10,12 @@ use super::{
     routing::post,
 };
 use crate::{convert, types};
-use axum::{
-    Router,
-    body::Body,
-    extract::DefaultBodyLimit,
-    http::{HeaderMap, header::CONTENT_TYPE},
-    response::{IntoResponse as _, Response},
-};
+use axum::{Router, body::Body, extract::DefaultBodyLimit, http::HeaderMap, response::Response};
 use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use engine::{BuildContext, BuildError, BuildLine, BuildOptions, SecretBytes};
-use futures::StreamExt as _;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -222,9 +215,7 @@ async fn build(
     });
     // The sender goes away with the front door.
     first.await.map_err(|_| ApiError::unavailable("the daemon is shutting down"))??;
-    let body =
-        ReceiverStream::new(answer).map(|message| serde_json::to_vec(&message).map(images::with_newline));
-    Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response())
+    Ok(images::messages(ReceiverStream::new(answer)))
 }
 
 async fn is_here(state: &State, images: &[String]) -> Result<bool, ApiError> {

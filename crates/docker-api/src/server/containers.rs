@@ -51,7 +51,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/containers/{id}", delete(remove))
 }
 
-async fn list(Use(state): Use<State>, params: Params) -> Result<Answer<impl serde::Serialize>, ApiError> {
+async fn list(Use(state): Use<State>, params: Params) -> Result<Answer<impl types::Written>, ApiError> {
     let filters = params.filters(filters::CONTAINERS)?;
     let options = ListOptions {
         // Asking for a state means asking for all of that state.
@@ -230,7 +230,8 @@ async fn wait(Use(state): Use<State>, Path(id): Path<String>, params: Params) ->
     let answer = futures::stream::once(async move {
         let exit = waiting.exit().await;
         // `Error` is for a wait that fails. Why a container did not start, its start has said.
-        serde_json::to_vec(&types::ContainerWaited { status_code: i64::from(exit.code), error: None })
+        let waited = types::ContainerWaited { status_code: i64::from(exit.code), error: None };
+        Ok::<_, std::convert::Infallible>(types::Text::of(&waited))
     });
     Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(answer)).into_response())
 }

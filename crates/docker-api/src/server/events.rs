@@ -80,7 +80,7 @@ async fn next(
 }
 
 fn line(event: &Event) -> Vec<u8> {
-    let mut line = serde_json::to_vec(&json(event)).expect("strings and numbers are JSON");
+    let mut line = types::Text::of(&json(event));
     line.push(b'\n');
     line
 }

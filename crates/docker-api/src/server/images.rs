@@ -8,7 +8,7 @@ use super::{
     request::{AnyJson, Params, Use},
     routing::{delete, door, get, post},
 };
-use crate::types;
+use crate::types::{self, Text};
 use axum::{
     Extension, Router,
     body::Body,
@@ -18,10 +18,10 @@ use axum::{
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE};
 use engine::EventKind;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use image::{Auth, Image, ImportOptions, Progress, PullOptions, Reference, Removed, dockerfile::Pattern};
 use model::{Node, NodeState};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{ReaderStream, StreamReader};
@@ -405,7 +405,8 @@ async fn create(
         if let Some(name) = name {
             state.image_event("tag", &id.to_string(), &name);
         }
-        return Ok(lines(vec![types::JsonMessage { status: id.to_string(), ..Default::default() }]));
+        let line = types::JsonMessage { status: id.to_string(), ..Default::default() };
+        return Ok(messages(stream::iter([line])));
     }
     let name =
         params.get("fromImage").ok_or_else(|| ApiError::bad_request("missing parameter: fromImage"))?;
@@ -464,8 +465,7 @@ where
             drop(out.send(failure(error)).await);
         }
     });
-    let body = ReceiverStream::new(answer).map(|message| serde_json::to_vec(&message).map(with_newline));
-    ([(CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
+    messages(ReceiverStream::new(answer))
 }
 
 /// Returns the line that ends an answer which went wrong.
@@ -489,15 +489,15 @@ pub(super) fn line(step: Progress) -> types::JsonMessage {
     }
 }
 
-pub(super) fn with_newline(mut json: Vec<u8>) -> Vec<u8> {
-    json.extend_from_slice(b"\r\n");
-    json
-}
-
-fn lines(messages: Vec<types::JsonMessage>) -> Response {
-    // In chunks, as what is still to come: docker-py takes anything else for one document.
-    let json = messages.into_iter().map(|message| serde_json::to_vec(&message).map(with_newline));
-    ([(CONTENT_TYPE, "application/json")], Body::from_stream(futures::stream::iter(json))).into_response()
+/// An answer of messages, a line each, as they come. (In chunks, also where all are there: docker-py takes anything else for
+/// one document.)
+pub(super) fn messages(messages: impl Stream<Item = types::JsonMessage> + Send + 'static) -> Response {
+    let lines = messages.map(|message| {
+        let mut line = Text::of(&message);
+        line.extend_from_slice(b"\r\n");
+        Ok::<_, Infallible>(line)
+    });
+    ([(CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response()
 }
 
 async fn load(Use(state): Use<State>, body: Body) -> Result<Response, ApiError> {
@@ -509,7 +509,7 @@ async fn load(Use(state): Use<State>, body: Body) -> Result<Response, ApiError> 
     // Said in the answer, which has begun by then in Docker. *Source:* moby `router/image`, `postImagesLoad`.
     let loaded = match loaded {
         Ok(loaded) => loaded,
-        Err(error) => return Ok(lines(vec![failure(error)])),
+        Err(error) => return Ok(messages(stream::iter([failure(error)]))),
     };
     for image in &loaded {
         let id = image.id.to_string();
@@ -522,7 +522,7 @@ async fn load(Use(state): Use<State>, body: Body) -> Result<Response, ApiError> 
         }
         image.tags.iter().map(|tag| format!("Loaded image: {tag}\n")).collect()
     });
-    Ok(lines(said.map(|stream| types::JsonMessage { stream, ..Default::default() }).collect()))
+    Ok(messages(stream::iter(said.map(|stream| types::JsonMessage { stream, ..Default::default() }))))
 }
 
 async fn save(Use(state): Use<State>, params: Params) -> Result<Response, ApiError> {

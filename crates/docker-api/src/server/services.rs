@@ -73,7 +73,7 @@ fn status(service: &Service, tasks: &[Arc<Task>]) -> types::ServiceStatus {
     to
 }
 
-async fn list(Use(state): Use<State>, params: Params) -> Result<Answer<impl serde::Serialize>, ApiError> {
+async fn list(Use(state): Use<State>, params: Params) -> Result<Answer<impl types::Written>, ApiError> {
     let filters = params.filters(filters::SERVICES)?;
     let networks = state.cluster_networks().await?;
     let mut services = state.list::<Service>().await?;

@@ -2,12 +2,12 @@
 //! which docker-py and others rely on (`{"replicated": {..}}`). Writes it, too.
 //!
 //! ```text
-//!  text --serde_json--> Json, a tree that borrows from the text --Wire::read---> struct
-//!  text <--serde_json-- Json, a tree that borrows from the struct <--Wire::write-- struct
+//!  text --serde_json--> Json, a tree that borrows from the text --Wire::read--> struct
+//!  text <----------------------Written::write, leaves by serde_json------------ struct
 //! ```
 //!
-//! What `serde` derives for a struct is compiled again for every format that it meets; these trees are met by one function
-//! each way per struct.
+//! What `serde` derives for a struct is compiled again for every format that it meets; the tree and the text are met by one
+//! function each per struct.
 
 use super::{StrSlice, Time};
 use serde::de::{
@@ -32,7 +32,7 @@ pub enum Json<'a> {
 }
 
 /// A name and its value.
-pub(super) type Member<'a> = (Cow<'a, str>, Json<'a>);
+type Member<'a> = (Cow<'a, str>, Json<'a>);
 
 impl Json<'_> {
     /// Returns what an error calls this value.
@@ -68,15 +68,96 @@ fn in_field(name: &str, error: &Error) -> Error {
     Error::custom(format!("{}: {}", cut(name, NAME_MAX), cut(&error.to_string(), SAID_MAX)))
 }
 
+/// JSON that is being written: whole values, one behind the other.
+#[derive(Debug, Default)]
+pub struct Text(Vec<u8>);
+
+impl Text {
+    /// Returns the text of a value.
+    pub fn of(value: &dyn Written) -> Vec<u8> {
+        let mut text = Self::default();
+        value.write(&mut text);
+        text.0
+    }
+
+    /// Adds a value without members.
+    fn leaf(&mut self, value: &(impl Serialize + ?Sized)) {
+        serde_json::to_writer(&mut self.0, value)
+            .expect("strings and numbers are JSON, and memory takes all");
+    }
+
+    /// Adds a list of what `put` adds of each item.
+    pub fn list<T>(&mut self, items: impl IntoIterator<Item = T>, mut put: impl FnMut(&mut Self, T)) {
+        self.0.push(b'[');
+        for (n, item) in items.into_iter().enumerate() {
+            if n > 0 {
+                self.0.push(b',');
+            }
+            put(self, item);
+        }
+        self.0.push(b']');
+    }
+}
+
+/// An object that is being written.
+pub(super) struct Object<'a> {
+    to: &'a mut Text,
+    has_members: bool,
+}
+
+impl<'a> Object<'a> {
+    fn begin(to: &'a mut Text) -> Self {
+        to.0.push(b'{');
+        Self { to, has_members: false }
+    }
+
+    /// Adds a field; its name is Docker's, and needs no escape.
+    pub(super) fn field(&mut self, name: &'static str, value: &dyn Written) {
+        self.next();
+        self.to.0.push(b'"');
+        self.to.0.extend_from_slice(name.as_bytes());
+        self.to.0.extend_from_slice(b"\":");
+        value.write(self.to);
+    }
+
+    /// Adds a member of a map.
+    fn entry(&mut self, name: &str, value: &dyn Written) {
+        self.next();
+        self.to.leaf(name);
+        self.to.0.push(b':');
+        value.write(self.to);
+    }
+
+    fn next(&mut self) {
+        if self.has_members {
+            self.to.0.push(b',');
+        }
+        self.has_members = true;
+    }
+
+    fn end(self) {
+        self.to.0.push(b'}');
+    }
+}
+
+/// What is written as JSON.
+pub trait Written {
+    fn write(&self, to: &mut Text);
+}
+
+/// Gives a value to any format of `serde`'s. (What is asked for often is [`Text::of`] it.)
+pub(super) fn serialize<S: Serializer>(value: &dyn Written, to: S) -> Result<S::Ok, S::Error> {
+    let text = Text::of(value);
+    serde_json::from_slice::<Json<'_>>(&text).map_err(serde::ser::Error::custom)?.serialize(to)
+}
+
 /// What is in Docker's JSON.
-pub trait Wire: Sized {
+pub trait Wire: Written + Sized {
     /// Reads a value.
     ///
     /// # Errors
     /// When it has another type.
     fn read(json: Json<'_>) -> Result<Self, Error>;
-
-    fn write(&self) -> Json<'_>;
 
     /// Returns the value of a map's `"name": null`; `None` leaves the name out.
     fn of_null() -> Option<Self> {
@@ -93,13 +174,13 @@ pub(super) trait Fields {
     fn spelled(&self, name: &str) -> Option<&'static str>;
 
     /// Adds what is written of this struct.
-    fn put<'a>(&'a self, object: &mut Vec<Member<'a>>);
+    fn put(&self, object: &mut Object<'_>);
 }
 
-pub(super) fn object(fields: &dyn Fields) -> Json<'_> {
-    let mut object = Vec::new();
+pub(super) fn write(fields: &dyn Fields, to: &mut Text) {
+    let mut object = Object::begin(to);
     fields.put(&mut object);
-    Json::Object(object)
+    object.end();
 }
 
 /// Fills the fields of `what`; an exact name wins over another spelling of it, and of those the first.
@@ -124,20 +205,29 @@ pub(super) fn fill(fields: &mut dyn Fields, what: &str, json: Json<'_>) -> Resul
 }
 
 macro_rules! plain {
-    ($($kind:ident: $($type:ty)*;)*) => {
-        $($(impl Wire for $type {
+    ($($type:ty)*) => {
+        $(impl Wire for $type {
             fn read(json: Json<'_>) -> Result<Self, Error> {
                 Self::deserialize(json)
             }
+        }
 
-            fn write(&self) -> Json<'_> {
-                Json::$kind((*self).into())
+        impl Written for $type {
+            fn write(&self, to: &mut Text) {
+                to.leaf(self);
             }
-        })*)*
+        })*
     };
 }
 
-plain! { Bool: bool; Unsigned: u8 u16 u32 u64; Signed: i32 i64; Float: f64; }
+plain! { bool u8 u16 u32 u64 i32 i64 f64 Value }
+
+/// Of nothing: `null`, which Docker takes for a body that is not there.
+impl Written for () {
+    fn write(&self, to: &mut Text) {
+        to.leaf(self);
+    }
+}
 
 impl Wire for String {
     fn read(json: Json<'_>) -> Result<Self, Error> {
@@ -146,32 +236,11 @@ impl Wire for String {
             other => Err(other.is_not("a string")),
         }
     }
-
-    fn write(&self) -> Json<'_> {
-        Json::Text(Cow::Borrowed(self))
-    }
 }
 
-impl Wire for Value {
-    fn read(json: Json<'_>) -> Result<Self, Error> {
-        Self::deserialize(json)
-    }
-
-    fn write(&self) -> Json<'_> {
-        match self {
-            Self::Null => Json::Null,
-            Self::Bool(b) => Json::Bool(*b),
-            Self::Number(n) => match (n.as_u64(), n.as_i64()) {
-                (Some(n), _) => Json::Unsigned(n),
-                (None, Some(n)) => Json::Signed(n),
-                (None, None) => n.as_f64().map_or(Json::Null, Json::Float),
-            },
-            Self::String(text) => Json::Text(Cow::Borrowed(text)),
-            Self::Array(items) => Json::List(items.iter().map(Self::write).collect()),
-            Self::Object(map) => Json::Object(
-                map.iter().map(|(name, value)| (Cow::Borrowed(&**name), value.write())).collect(),
-            ),
-        }
+impl Written for String {
+    fn write(&self, to: &mut Text) {
+        to.leaf(self);
     }
 }
 
@@ -183,12 +252,17 @@ impl<T: Wire> Wire for Option<T> {
         }
     }
 
-    fn write(&self) -> Json<'_> {
-        self.as_ref().map_or(Json::Null, T::write)
-    }
-
     fn of_null() -> Option<Self> {
         Some(None)
+    }
+}
+
+impl<T: Written> Written for Option<T> {
+    fn write(&self, to: &mut Text) {
+        match self {
+            Some(value) => value.write(to),
+            None => ().write(to),
+        }
     }
 }
 
@@ -199,9 +273,11 @@ impl<T: Wire> Wire for Vec<T> {
             other => Err(other.is_not("a sequence")),
         }
     }
+}
 
-    fn write(&self) -> Json<'_> {
-        Json::List(self.iter().map(T::write).collect())
+impl<T: Written> Written for Vec<T> {
+    fn write(&self, to: &mut Text) {
+        to.list(self, |to, item| item.write(to));
     }
 }
 
@@ -211,9 +287,11 @@ impl<T: Wire, const N: usize> Wire for [T; N] {
             |all: Vec<T>| Error::invalid_length(all.len(), &format!("an array of length {N}").as_str());
         Vec::<T>::read(json)?.try_into().map_err(wrong)
     }
+}
 
-    fn write(&self) -> Json<'_> {
-        Json::List(self.iter().map(T::write).collect())
+impl<T: Written, const N: usize> Written for [T; N] {
+    fn write(&self, to: &mut Text) {
+        to.list(self, |to, item| item.write(to));
     }
 }
 
@@ -232,9 +310,15 @@ impl<T: Wire> Wire for BTreeMap<String, T> {
         }
         Ok(read)
     }
+}
 
-    fn write(&self) -> Json<'_> {
-        Json::Object(self.iter().map(|(name, value)| (Cow::Borrowed(&**name), value.write())).collect())
+impl<T: Written> Written for BTreeMap<String, T> {
+    fn write(&self, to: &mut Text) {
+        let mut object = Object::begin(to);
+        for (name, value) in self {
+            object.entry(name, value);
+        }
+        object.end();
     }
 }
 
@@ -245,9 +329,11 @@ impl Wire for StrSlice {
             many => Vec::read(many).map(Self),
         }
     }
+}
 
-    fn write(&self) -> Json<'_> {
-        self.0.write()
+impl Written for StrSlice {
+    fn write(&self, to: &mut Text) {
+        self.0.write(to);
     }
 }
 
@@ -256,9 +342,11 @@ impl Wire for Time {
         let Json::Text(text) = json else { return Err(json.is_not("a string")) };
         Self::parse(&text).ok_or_else(|| Error::custom(format!("{text:?} is not an RFC 3339 time")))
     }
+}
 
-    fn write(&self) -> Json<'_> {
-        Json::Text(Cow::Owned(self.to_string()))
+impl Written for Time {
+    fn write(&self, to: &mut Text) {
+        to.leaf(self);
     }
 }
 

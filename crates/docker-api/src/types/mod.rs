@@ -47,8 +47,8 @@ macro_rules! wire {
                     $(.or_else(|| self.$part.spelled(name)))*
             }
 
-            fn put<'a>(&'a self, object: &mut Vec<crate::types::json::Member<'a>>) {
-                object.reserve(Self::KEYS.len());
+            #[allow(unused_variables, reason = "a struct without fields puts nothing")]
+            fn put(&self, object: &mut crate::types::json::Object<'_>) {
                 $(wire!(@put $kind self object $($put)*);)*
             }
         }
@@ -59,20 +59,22 @@ macro_rules! wire {
                 crate::types::json::fill(&mut it, concat!("struct ", stringify!($name)), json)?;
                 Ok(it)
             }
+        }
 
-            fn write(&self) -> crate::types::Json<'_> {
-                crate::types::json::object(self)
+        impl crate::types::Written for $name {
+            fn write(&self, to: &mut crate::types::Text) {
+                crate::types::json::write(self, to);
             }
         }
 
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                crate::types::Wire::write(self).serialize(to)
+                crate::types::json::serialize(self, to)
             }
         }
     };
     (@put always $self:ident $object:ident $wire:literal $field:ident) => {
-        $object.push((std::borrow::Cow::Borrowed($wire), crate::types::Wire::write(&$self.$field)));
+        $object.field($wire, &$self.$field);
     };
     (@put given $self:ident $object:ident $wire:literal $field:ident) => {
         if !crate::types::is_default(&$self.$field) {
@@ -119,7 +121,7 @@ mod volume;
 
 pub use container::*;
 pub use image::*;
-pub use json::{Json, Wire};
+pub use json::{Json, Text, Wire, Written};
 pub use network::*;
 pub use node::*;
 pub use plugin::*;

@@ -8,14 +8,9 @@ use crate::{
     server::{ApiError, State, images},
     types::{ErrorDetail, JsonMessage},
 };
-use axum::{
-    body::Body,
-    http::header::CONTENT_TYPE,
-    response::{IntoResponse as _, Response},
-};
+use axum::response::Response;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use engine::{BuildContext, BuildOptions};
-use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -68,9 +63,7 @@ pub(crate) fn build_over_http(
             }
         }
     });
-    let lines =
-        ReceiverStream::new(answer).map(|message| serde_json::to_vec(&message).map(images::with_newline));
-    Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response())
+    Ok(images::messages(ReceiverStream::new(answer)))
 }
 
 /// Builds, gives the image its names, and tells of it to whoever listens.
