@@ -325,7 +325,7 @@ impl Client {
     // ---- containers
 
     /// `GET /containers/json`
-    pub async fn containers(&self, query: Query<'_>) -> Result<Vec<ContainerSummary>> {
+    pub async fn containers(&self, query: Query<'_>) -> Result<Vec<ContainerSummary<'static>>> {
         self.get("/containers/json", query).await
     }
 

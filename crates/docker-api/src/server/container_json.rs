@@ -4,7 +4,7 @@ use super::container_host;
 use crate::types;
 use engine::{Container, Size, Status};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 pub(super) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -119,7 +119,11 @@ fn networks(container: &Container) -> BTreeMap<String, types::EndpointSettings> 
         global_ipv6_address: text6(e.address6),
         global_ipv6_prefix_len: i64::from(e.prefix6_len),
     };
-    container.networks.iter().map(|(name, e)| (name.clone(), json(name, e))).collect()
+    let mut all = BTreeMap::new();
+    for (name, endpoint) in &container.networks {
+        all.insert(name.clone(), json(name, endpoint));
+    }
+    all
 }
 
 /// What a list shows of it. *Source:* Docker API `ContainerSummary.HostConfig`.
@@ -131,7 +135,7 @@ fn summary_host(from: &engine::HostConfig) -> types::SummaryHostConfig {
 }
 
 /// A `size` of zero is not shown.
-pub(super) fn summary(container: &Container, size: Size) -> types::ContainerSummary {
+pub(super) fn summary(container: &Container, size: Size) -> types::ContainerSummary<'_> {
     let command: Vec<&str> =
         std::iter::once(container.path.as_str()).chain(container.args.iter().map(String::as_str)).collect();
     let mut ports: Vec<types::SummaryPort> = container
@@ -151,15 +155,15 @@ pub(super) fn summary(container: &Container, size: Size) -> types::ContainerSumm
         }
     }
     types::ContainerSummary {
-        id: container.id.clone(),
+        id: Cow::Borrowed(&container.id),
         names: vec![format!("/{}", container.name)],
-        image: container.config.image.clone(),
-        image_id: container.image_id.clone(),
+        image: Cow::Borrowed(&container.config.image),
+        image_id: Cow::Borrowed(&container.image_id),
         command: command.join(" "),
         created: container.created_at.0 / 1_000_000_000,
         ports,
-        labels: container.config.labels.clone(),
-        state: container.state.status.as_str().to_owned(),
+        labels: Cow::Borrowed(&container.config.labels),
+        state: Cow::Borrowed(container.state.status.as_str()),
         status: status_line(container),
         host_config: summary_host(&container.config.host),
         network_settings: types::SummaryNetworks { networks: networks(container) },

@@ -8,7 +8,10 @@ use super::{
     routing::{delete, door, get, post},
     rows::Rows,
 };
-use crate::{detach_keys::DetachKeys, types};
+use crate::{
+    detach_keys::DetachKeys,
+    types::{self, Written as _},
+};
 use axum::{
     Extension, Router,
     body::Body,
@@ -66,10 +69,10 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<Answer<impl type
         found.push((container, size));
     }
     let links = engine.link_names();
-    let row = move |(container, size): &(Arc<engine::Container>, Size)| {
+    let row = move |(container, size): &(Arc<engine::Container>, Size), to: &mut types::Text| {
         let mut row = container_json::summary(container, *size);
         row.names.extend(links.get(&container.id).into_iter().flatten().map(|name| format!("/{name}")));
-        row
+        row.write(to);
     };
     Ok(Answer(Rows(found, row)))
 }

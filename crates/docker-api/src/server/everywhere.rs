@@ -71,7 +71,7 @@ async fn list(
             }
         }
         if let Some(seen) = &seen {
-            of_node.containers.retain(|container| seen.contains(&container.id));
+            of_node.containers.retain(|container| seen.contains(&*container.id));
         }
         all.push(of_node);
     }
@@ -125,7 +125,7 @@ async fn asked(
     state: &State,
     node: NodeId,
     query: &str,
-) -> Result<(Vec<types::ContainerSummary>, usize), ApiError> {
+) -> Result<(Vec<types::ContainerSummary<'static>>, usize), ApiError> {
     let mut request = get_of(&format!("/containers/json{query}"))?;
     let here = state.swarm().status().membership().map(|me| me.node_id);
     let answer = if here == Some(node) {

@@ -7,7 +7,10 @@ use super::{
     routing::{door, get, post},
     rows::Rows,
 };
-use crate::{convert, types};
+use crate::{
+    convert,
+    types::{self, Written as _},
+};
 use axum::{
     Router,
     extract::Path,
@@ -84,12 +87,12 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<Answer<impl type
             tasks.entry(task.service).or_default().push(task);
         }
     }
-    Ok(Answer(Rows(services, move |service: &Arc<Service>| {
+    Ok(Answer(Rows(services, move |service: &Arc<Service>, to: &mut types::Text| {
         let mut json = convert::service_json(service, &networks);
         if params.flag("status") {
             json.service_status = Some(status(service, tasks.get(&service.id).map_or(&[], Vec::as_slice)));
         }
-        json
+        json.write(to);
     })))
 }
 

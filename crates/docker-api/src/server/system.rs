@@ -232,7 +232,7 @@ pub(super) fn now() -> model::Timestamp {
 }
 
 /// Source: Docker API `SystemDataUsage`; `type` may be given several times.
-async fn disk_usage(Use(state): Use<State>, params: Params) -> Result<Answer<types::DiskUsage>, ApiError> {
+async fn disk_usage(Use(state): Use<State>, params: Params) -> Result<Response, ApiError> {
     let kinds = params.all("type");
     let wanted = |kind: &str| kinds.is_empty() || kinds.iter().any(|k| k == kind);
     if let Some(unknown) =
@@ -286,7 +286,7 @@ async fn disk_usage(Use(state): Use<State>, params: Params) -> Result<Answer<typ
             usage.volumes.push(row);
         }
     }
-    Ok(Answer(usage))
+    Ok(Answer(usage).into_response())
 }
 
 /// Source: Docker API `SystemAuth`.

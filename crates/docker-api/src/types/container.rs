@@ -1,7 +1,7 @@
 //! Containers and exec instances of a host. Source: Docker API `ContainerConfig`, `HostConfig`, `ContainerInspect`.
 
 use super::{Empty, StrSlice, StringMap, Time};
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 wire! {
     /// Body of `POST /containers/create`: the configuration with two more keys.
@@ -218,18 +218,18 @@ wire! {
         ipv6_address: String => "IPv6Address",
         link_local_ips: Vec<String> => "LinkLocalIPs",
     }
-    ContainerSummary {
-        id: String = "Id",
+    ContainerSummary<'a> {
+        id: Cow<'a, str> = "Id",
         names: Vec<String> = "Names",
-        image: String = "Image",
-        image_id: String = "ImageID",
+        image: Cow<'a, str> = "Image",
+        image_id: Cow<'a, str> = "ImageID",
         command: String = "Command",
         created: i64 = "Created",
         ports: Vec<SummaryPort> = "Ports",
         size_rw: i64 => "SizeRw",
         size_root_fs: i64 => "SizeRootFs",
-        labels: StringMap = "Labels",
-        state: String = "State",
+        labels: Cow<'a, StringMap> = "Labels",
+        state: Cow<'a, str> = "State",
         status: String = "Status",
         host_config: SummaryHostConfig = "HostConfig",
         network_settings: SummaryNetworks = "NetworkSettings",
@@ -241,7 +241,7 @@ wire! {
         hostname: String = "Hostname",
         /// Not set: the managers do not hear it, and it was not asked.
         ready: bool = "Ready",
-        containers: Vec<ContainerSummary> = "Containers",
+        containers: Vec<ContainerSummary<'static>> = "Containers",
         /// Why they are not known.
         error: String => "Error",
     }

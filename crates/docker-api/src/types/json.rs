@@ -68,6 +68,9 @@ fn in_field(name: &str, error: &Error) -> Error {
     Error::custom(format!("{}: {}", cut(name, NAME_MAX), cut(&error.to_string(), SAID_MAX)))
 }
 
+/// *Limit* of the room that a list is given before it is written. *Unit:* bytes.
+const RESERVED_MAX: usize = 1 << 20;
+
 /// JSON that is being written: whole values, one behind the other.
 #[derive(Debug, Default)]
 pub struct Text(Vec<u8>);
@@ -87,12 +90,20 @@ impl Text {
     }
 
     /// Adds a list of what `put` adds of each item.
-    pub fn list<T>(&mut self, items: impl IntoIterator<Item = T>, mut put: impl FnMut(&mut Self, T)) {
+    pub fn list<T, I>(&mut self, items: I, mut put: impl FnMut(&mut Self, T))
+    where
+        I: IntoIterator<Item = T, IntoIter: ExactSizeIterator>,
+    {
+        let mut items = items.into_iter();
         self.0.push(b'[');
-        for (n, item) in items.into_iter().enumerate() {
-            if n > 0 {
-                self.0.push(b',');
-            }
+        if let Some(first) = items.next() {
+            let before = self.0.len();
+            put(self, first);
+            // Items of a list are alike: room for all, at once.
+            self.0.reserve(items.len().saturating_mul(self.0.len() - before + 1).min(RESERVED_MAX));
+        }
+        for item in items {
+            self.0.push(b',');
             put(self, item);
         }
         self.0.push(b']');
@@ -111,28 +122,23 @@ impl<'a> Object<'a> {
         Self { to, has_members: false }
     }
 
-    /// Adds a field; its name is Docker's, and needs no escape.
-    pub(super) fn field(&mut self, name: &'static str, value: &dyn Written) {
-        self.next();
-        self.to.0.push(b'"');
-        self.to.0.extend_from_slice(name.as_bytes());
-        self.to.0.extend_from_slice(b"\":");
+    /// Adds a field. `between`: what comes before its value, a comma first (`,"Name":`).
+    pub(super) fn field(&mut self, between: &'static str, value: &dyn Written) {
+        let between = between.as_bytes();
+        self.to.0.extend_from_slice(if self.has_members { between } else { &between[1..] });
+        self.has_members = true;
         value.write(self.to);
     }
 
     /// Adds a member of a map.
     fn entry(&mut self, name: &str, value: &dyn Written) {
-        self.next();
-        self.to.leaf(name);
-        self.to.0.push(b':');
-        value.write(self.to);
-    }
-
-    fn next(&mut self) {
         if self.has_members {
             self.to.0.push(b',');
         }
         self.has_members = true;
+        self.to.leaf(name);
+        self.to.0.push(b':');
+        value.write(self.to);
     }
 
     fn end(self) {
@@ -241,6 +247,24 @@ impl Wire for String {
 impl Written for String {
     fn write(&self, to: &mut Text) {
         to.leaf(self);
+    }
+}
+
+impl Written for str {
+    fn write(&self, to: &mut Text) {
+        to.leaf(self);
+    }
+}
+
+impl<T: ToOwned<Owned: Wire> + Written + ?Sized> Wire for Cow<'_, T> {
+    fn read(json: Json<'_>) -> Result<Self, Error> {
+        T::Owned::read(json).map(Cow::Owned)
+    }
+}
+
+impl<T: ToOwned + Written + ?Sized> Written for Cow<'_, T> {
+    fn write(&self, to: &mut Text) {
+        T::write(self, to);
     }
 }
 

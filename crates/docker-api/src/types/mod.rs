@@ -12,25 +12,25 @@ pub fn some_of<T>(removed: Vec<T>) -> Option<Vec<T>> {
     Some(removed).filter(|removed| !removed.is_empty())
 }
 
-/// Declares wire structs from `field: Type = "WireName"` tables.
+/// Declares wire structs from `field: Type = "WireName"` tables. What is answered by the thousand may borrow, as a `Cow`.
 macro_rules! wire {
-    (@fields [$($meta:tt)*] $name:ident [$($done:tt)*]
+    (@fields [$($meta:tt)*] $name:ident [$($life:lifetime)?] [$($done:tt)*]
         [$($wire:literal $field:ident)*] [$($part:ident)*] [$(($kind:ident $($put:tt)*))*]) => {
         #[derive(Debug, Clone, PartialEq, Default)]
         $($meta)*
-        pub struct $name { $($done)* }
+        pub struct $name$(<$life>)? { $($done)* }
 
-        impl $name {
+        impl$(<$life>)? $name$(<$life>)? {
             /// Names on the wire, but for those of flattened parts.
-            pub const KEYS: &[&str] = &[$($wire),*];
+            pub const KEYS: &'static [&'static str] = &[$($wire),*];
         }
 
-        impl crate::types::json::Fields for $name {
-            fn set<'a>(
+        impl$(<$life>)? crate::types::json::Fields for $name$(<$life>)? {
+            fn set<'json>(
                 &mut self,
                 name: &str,
-                value: crate::types::Json<'a>,
-            ) -> Result<Option<crate::types::Json<'a>>, serde_json::Error> {
+                value: crate::types::Json<'json>,
+            ) -> Result<Option<crate::types::Json<'json>>, serde_json::Error> {
                 match name {
                     $($wire => {
                         self.$field = crate::types::Wire::read(value)?;
@@ -53,7 +53,7 @@ macro_rules! wire {
             }
         }
 
-        impl crate::types::Wire for $name {
+        impl$(<$life>)? crate::types::Wire for $name$(<$life>)? {
             fn read(json: crate::types::Json<'_>) -> Result<Self, serde_json::Error> {
                 let mut it = Self::default();
                 crate::types::json::fill(&mut it, concat!("struct ", stringify!($name)), json)?;
@@ -61,20 +61,20 @@ macro_rules! wire {
             }
         }
 
-        impl crate::types::Written for $name {
+        impl$(<$life>)? crate::types::Written for $name$(<$life>)? {
             fn write(&self, to: &mut crate::types::Text) {
                 crate::types::json::write(self, to);
             }
         }
 
-        impl serde::Serialize for $name {
+        impl$(<$life>)? serde::Serialize for $name$(<$life>)? {
             fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
                 crate::types::json::serialize(self, to)
             }
         }
     };
     (@put always $self:ident $object:ident $wire:literal $field:ident) => {
-        $object.field($wire, &$self.$field);
+        $object.field(concat!(",\"", $wire, "\":"), &$self.$field);
     };
     (@put given $self:ident $object:ident $wire:literal $field:ident) => {
         if !crate::types::is_default(&$self.$field) {
@@ -84,23 +84,23 @@ macro_rules! wire {
     (@put part $self:ident $object:ident $field:ident) => {
         $self.$field.put($object);
     };
-    (@fields $meta:tt $name:ident [$($done:tt)*] [$($names:tt)*] $parts:tt [$($put:tt)*]
+    (@fields $meta:tt $name:ident $life:tt [$($done:tt)*] [$($names:tt)*] $parts:tt [$($put:tt)*]
         $(#[$doc:meta])* $field:ident : $type:ty = $wire:literal, $($rest:tt)*) => {
-        wire!(@fields $meta $name [$($done)* $(#[$doc])* pub $field: $type,]
+        wire!(@fields $meta $name $life [$($done)* $(#[$doc])* pub $field: $type,]
             [$($names)* $wire $field] $parts [$($put)* (always $wire $field)] $($rest)*);
     };
-    (@fields $meta:tt $name:ident [$($done:tt)*] [$($names:tt)*] $parts:tt [$($put:tt)*]
+    (@fields $meta:tt $name:ident $life:tt [$($done:tt)*] [$($names:tt)*] $parts:tt [$($put:tt)*]
         $(#[$doc:meta])* $field:ident : $type:ty => $wire:literal, $($rest:tt)*) => {
-        wire!(@fields $meta $name [$($done)* $(#[$doc])* pub $field: $type,]
+        wire!(@fields $meta $name $life [$($done)* $(#[$doc])* pub $field: $type,]
             [$($names)* $wire $field] $parts [$($put)* (given $wire $field)] $($rest)*);
     };
-    (@fields $meta:tt $name:ident [$($done:tt)*] $names:tt [$($parts:tt)*] [$($put:tt)*]
+    (@fields $meta:tt $name:ident $life:tt [$($done:tt)*] $names:tt [$($parts:tt)*] [$($put:tt)*]
         $(#[$doc:meta])* flatten $field:ident : $type:ty, $($rest:tt)*) => {
-        wire!(@fields $meta $name [$($done)* $(#[$doc])* pub $field: $type,]
+        wire!(@fields $meta $name $life [$($done)* $(#[$doc])* pub $field: $type,]
             $names [$($parts)* $field] [$($put)* (part $field)] $($rest)*);
     };
-    ($($(#[$meta:meta])* $name:ident { $($body:tt)* })*) => {
-        $(wire!(@fields [$(#[$meta])*] $name [] [] [] [] $($body)*);)*
+    ($($(#[$meta:meta])* $name:ident $(<$life:lifetime>)? { $($body:tt)* })*) => {
+        $(wire!(@fields [$(#[$meta])*] $name [$($life)?] [] [] [] [] $($body)*);)*
     };
 }
 

@@ -136,10 +136,10 @@ wire! {
         name: String = "Name",
         reason: String = "Reason",
     }
-    DiskUsage {
+    DiskUsage<'a> {
         layers_size: i64 = "LayersSize",
         images: Vec<ImageSummary> = "Images",
-        containers: Vec<ContainerSummary> = "Containers",
+        containers: Vec<ContainerSummary<'a>> = "Containers",
         volumes: Vec<Volume> = "Volumes",
         build_cache: Vec<BuildCache> = "BuildCache",
     }

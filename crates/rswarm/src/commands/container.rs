@@ -125,7 +125,7 @@ async fn ps_everywhere(client: &Client, args: &PsArgs, query: Query<'_>) -> Resu
 }
 
 /// Returns what is listed of a container.
-fn row(container: types::ContainerSummary, args: &PsArgs) -> Vec<String> {
+fn row(container: types::ContainerSummary<'static>, args: &PsArgs) -> Vec<String> {
     let now = list::now().0 / 1_000_000_000;
     let age = std::time::Duration::from_secs(u64::try_from(now - container.created).unwrap_or(0));
     let [of_id, of_command] = if args.no_trunc { [usize::MAX; 2] } else { [12, 20] };
@@ -152,7 +152,7 @@ fn size_column(args: &PsArgs) -> &'static [(&'static str, &'static str)] {
 }
 
 /// Returns ports as a list shows them.
-pub(crate) fn ports(container: &types::ContainerSummary) -> String {
+pub(crate) fn ports(container: &types::ContainerSummary<'static>) -> String {
     let port = |p: &types::SummaryPort| match p.public_port {
         0 => format!("{}/{}", p.private_port, p.kind),
         public => format!("{}:{public}->{}/{}", p.ip, p.private_port, p.kind),

@@ -124,7 +124,7 @@ async fn sampled(client: &Client, names: &[String], all: bool) -> Result<Vec<Str
             .containers(&[("all", all)])
             .await?
             .into_iter()
-            .map(|container| container.id)
+            .map(|container| container.id.into_owned())
             .collect());
     }
     let mut ids = Vec::new();

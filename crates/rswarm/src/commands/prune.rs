@@ -143,7 +143,7 @@ fn show(all: &[Pruned]) -> Result<()> {
 
 /// Shows what images, containers, volumes and builds take. *Source:* `docker system df`.
 pub(crate) async fn df(client: &Client, args: &DfArgs) -> Result<()> {
-    let used: types::DiskUsage = client.get("/system/df", &[]).await?;
+    let used: types::DiskUsage<'_> = client.get("/system/df", &[]).await?;
     if args.verbose {
         return each_of(&used);
     }
@@ -166,8 +166,8 @@ pub(crate) async fn df(client: &Client, args: &DfArgs) -> Result<()> {
     let free = positive(used.layers_size).saturating_sub(needed);
     let active = used.images.iter().filter(in_use).count();
     row("Images", used.images.len(), active, positive(used.layers_size), free);
-    let running = |container: &&types::ContainerSummary| container.state == "running";
-    let bytes = |all: &[&types::ContainerSummary]| all.iter().map(|c| positive(c.size_rw)).sum::<u64>();
+    let running = |container: &&types::ContainerSummary<'_>| container.state == "running";
+    let bytes = |all: &[&types::ContainerSummary<'_>]| all.iter().map(|c| positive(c.size_rw)).sum::<u64>();
     let (up, down): (Vec<_>, Vec<_>) = used.containers.iter().partition(running);
     row("Containers", used.containers.len(), up.len(), bytes(&up) + bytes(&down), bytes(&down));
     let of = |volume: &types::Volume| {
@@ -183,7 +183,7 @@ pub(crate) async fn df(client: &Client, args: &DfArgs) -> Result<()> {
 }
 
 /// Shows each thing that takes space. *Source:* docker/cli `cli/command/formatter/disk_usage.go`, `--verbose`.
-fn each_of(used: &types::DiskUsage) -> Result<()> {
+fn each_of(used: &types::DiskUsage<'_>) -> Result<()> {
     let size = |bytes: i64| list::size(u64::try_from(bytes).unwrap_or(0));
     let short = |id: &str| id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
     let now = list::now();
@@ -227,7 +227,7 @@ fn each_of(used: &types::DiskUsage) -> Result<()> {
         let names: Vec<&str> = container.names.iter().map(|name| name.trim_start_matches('/')).collect();
         table.row(vec![
             short(&container.id),
-            container.image.clone(),
+            container.image.to_string(),
             size(container.size_rw),
             since(container.created),
             container.status.clone(),

@@ -179,7 +179,7 @@ pub(super) async fn images(client: &Client, project: &Project, args: &ComposeIma
         let size = client.image(image_id).await.map(|image| image.size).unwrap_or_default();
         let (repository, tag) = match summary.image.rsplit_once(':') {
             Some((repository, tag)) if !tag.contains('/') => (repository, tag),
-            _ => (summary.image.as_str(), "latest"),
+            _ => (&*summary.image, "latest"),
         };
         table.row(vec![
             name.clone(),
@@ -210,7 +210,7 @@ pub(super) async fn ls(client: &Client, args: &ComposeLs) -> Result<()> {
     for container in found {
         let of = |key: &str| container.labels.get(key).cloned().unwrap_or_default();
         let entry = projects.entry(of(label::PROJECT)).or_default();
-        *entry.0.entry(container.state.clone()).or_default() += 1;
+        *entry.0.entry(container.state.to_string()).or_default() += 1;
         entry.1 = of(label::FILES);
     }
     let mut table = List::new(&[("NAME", "Name"), ("STATUS", "Status"), ("CONFIG FILES", "ConfigFiles")]);

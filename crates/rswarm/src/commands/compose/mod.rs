@@ -441,7 +441,7 @@ async fn remove_images(
     } else {
         let own = |m: &project::Member| format!("{}{}{}", project.name, project.separator, m.service);
         let wanted = members.iter().filter(|m| which == Rmi::All || m.summary.image == own(m));
-        images.extend(wanted.map(|m| m.summary.image.clone()));
+        images.extend(wanted.map(|m| m.summary.image.to_string()));
     }
     for image in images {
         match client.image_remove(&image, &[]).await {

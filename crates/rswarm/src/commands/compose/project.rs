@@ -94,7 +94,7 @@ pub(super) struct Member {
     pub(super) hash: String,
     pub(super) image_id: String,
     pub(super) state: String,
-    pub(super) summary: types::ContainerSummary,
+    pub(super) summary: types::ContainerSummary<'static>,
 }
 
 impl Member {
@@ -514,17 +514,17 @@ fn with_wanted(active: BTreeSet<String>, everything: Stack, wanted: &[String]) -
     stack
 }
 
-fn member(summary: types::ContainerSummary) -> Member {
+fn member(summary: types::ContainerSummary<'static>) -> Member {
     let of = |key: &str| summary.labels.get(key).cloned().unwrap_or_default();
     Member {
-        id: summary.id.clone(),
+        id: summary.id.to_string(),
         name: summary.names.first().map(|n| n.trim_start_matches('/').to_owned()).unwrap_or_default(),
         service: of(label::SERVICE),
         number: of(label::NUMBER).parse().unwrap_or(0),
         one_off: of(label::ONE_OFF).eq_ignore_ascii_case("true"),
         hash: of(label::HASH),
-        image_id: summary.image_id.clone(),
-        state: summary.state.clone(),
+        image_id: summary.image_id.to_string(),
+        state: summary.state.to_string(),
         summary,
     }
 }
