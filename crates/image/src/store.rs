@@ -287,31 +287,29 @@ impl Store {
         &self,
         change: impl FnOnce(&mut Metadata) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.change(change, Metadata::write).await
-    }
-
-    /// As [`Store::update`], for what is not in the file.
-    async fn update_unwritten<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&mut Metadata) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.change(change, |_, _| Ok(())).await
-    }
-
-    async fn change<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&mut Metadata) -> Result<T> + Send + 'static,
-        write: fn(&Metadata, &Path) -> Result<()>,
-    ) -> Result<T> {
         let inner = Arc::clone(&self.inner);
         // Runs to its end even if the caller goes away: disk and memory never part.
         blocking(move || {
             let _writer = lock(&inner.writer);
             let mut next = Metadata::clone(&lock(&inner.current));
             let answer = change(&mut next)?;
-            write(&next, &inner.root.join("images.json"))?;
+            next.write(&inner.root.join("images.json"))?;
             *lock(&inner.current) = Arc::new(next);
             Ok(answer)
+        })
+        .await
+    }
+
+    /// As [`Store::update`], for what is not in the file: in place, unless somebody looks at it. A refusal has to change
+    /// nothing.
+    async fn update_unwritten<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Metadata) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            let _writer = lock(&inner.writer);
+            change(Arc::make_mut(&mut lock(&inner.current)))
         })
         .await
     }
@@ -376,7 +374,9 @@ impl Store {
             }
             let now = OffsetDateTime::now_utc().unix_timestamp();
             let parent = parent.or_else(|| metadata.images.get(&id).and_then(|record| record.parent));
-            metadata.images.insert(id, Record { manifest, target, layers, last_tagged: now, parent });
+            metadata
+                .images
+                .insert(id, Record { manifest, target, layers: layers.into(), last_tagged: now, parent });
             metadata.configs.insert(id, Arc::new(config));
             metadata.tags.extend(tags.iter().map(|tag| (tag.canonical(), target)));
             metadata.digests.extend(digests.iter().filter_map(|name| Some((name.canonical(), name.digest?))));

@@ -50,8 +50,8 @@ pub(super) struct Record {
     pub(super) manifest: Digest,
     /// What it was last fetched by: the manifest or the index around it.
     pub(super) target: Digest,
-    /// Lowest first.
-    pub(super) layers: Vec<LayerRecord>,
+    /// Lowest first. Shared: each change of what is known is made to a copy of all records.
+    pub(super) layers: Arc<[LayerRecord]>,
     /// Seconds since 1970.
     pub(super) last_tagged: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,7 +103,7 @@ impl Metadata {
 
     /// Returns the blobs and the diff ids that images need.
     pub(super) fn needed(&self) -> (BTreeSet<Digest>, BTreeSet<Digest>) {
-        let layers = || self.images.values().flat_map(|record| &record.layers);
+        let layers = || self.images.values().flat_map(|record| &*record.layers);
         let blobs = layers().map(|layer| layer.blob.digest);
         let documents =
             self.documents.iter().filter(|(_, d)| self.images.contains_key(&d.image)).map(|(d, _)| *d);

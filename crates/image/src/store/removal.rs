@@ -162,7 +162,7 @@ fn remove_name(metadata: &mut Metadata, text: &str, id: Digest, force: bool) -> 
     metadata.forget(id);
     removed.push(Removed::Deleted(id));
     let (_, still_needed) = metadata.needed();
-    let layers = record.into_iter().flat_map(|record| record.layers).rev().map(|layer| layer.diff_id);
+    let layers = record.iter().flat_map(|record| record.layers.iter()).rev().map(|layer| layer.diff_id);
     removed.extend(layers.filter(|diff_id| !still_needed.contains(diff_id)).map(Removed::Deleted));
     Ok(removed)
 }
