@@ -413,6 +413,11 @@ impl Swarm {
             }
         };
         assert!(members.iter().any(|m| m.raft_id == raft_id));
+        // It is asked for things only when it knows that it is one.
+        while !manager.manager.shared.is_taken_in() {
+            assert!(Instant::now() < give_up, "manager {raft_id} does not hear that it is taken in");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         self.managers.push(manager);
     }
 

@@ -7,7 +7,11 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
+    sync::{PoisonError, RwLock},
 };
+
+/// All hosts see this machine's processes: whoever starts what a script looks for has the machine alone.
+static PROCESSES: RwLock<()> = RwLock::new(());
 
 /// Ends with its test.
 pub(super) struct Host {
@@ -225,6 +229,21 @@ impl Host {
     }
 
     pub(super) fn run_with(&self, variables: &[(&str, &str)], words: &[&str]) -> Said {
+        let _others = PROCESSES.read().unwrap_or_else(PoisonError::into_inner);
+        self.run_in(variables, words)
+    }
+
+    /// Runs a command while `other` does; that ends with it.
+    pub(super) fn run_beside(&self, other: &mut Command, words: &[&str]) -> Said {
+        let _alone = PROCESSES.write().unwrap_or_else(PoisonError::into_inner);
+        let mut other = other.spawn().unwrap();
+        let said = self.run_in(&[], words);
+        other.kill().unwrap();
+        other.wait().unwrap();
+        said
+    }
+
+    fn run_in(&self, variables: &[(&str, &str)], words: &[&str]) -> Said {
         let path = "PATH=/tmp/fake:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let variables: Vec<String> =
             variables.iter().map(|(name, value)| format!("{name}={value}")).collect();

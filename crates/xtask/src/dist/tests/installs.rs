@@ -190,11 +190,10 @@ fn what_looks_after_running_containers_is_not_taken_away() {
     )
     .unwrap();
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&memory));
-    let mut shim = std::process::Command::new(path).arg("600").spawn().unwrap();
+    let mut shim = std::process::Command::new(path);
+    let said = host.run_beside(shim.arg("600"), &["sh", "/tmp/release/install.sh", "--uninstall", "--purge"]);
     drop(memory);
-    let said = host.run(&["sh", "/tmp/release/install.sh", "--uninstall", "--purge"]).fails();
-    shim.kill().unwrap();
-    shim.wait().unwrap();
+    let said = said.fails();
     assert!(said.contains("containers run; hint: systemctl start rswarm"), "{said}");
     host.is_as(&installed, "a refused uninstall");
     host.run(&["sh", "/tmp/release/install.sh", "--uninstall", "--purge"]).ok();
