@@ -68,6 +68,9 @@ fn in_field(name: &str, error: &Error) -> Error {
     Error::custom(format!("{}: {}", cut(name, NAME_MAX), cut(&error.to_string(), SAID_MAX)))
 }
 
+/// *Unit:* bytes, of a name and a short value.
+const FIELD_BYTES: usize = 16;
+
 /// *Limit* of the room that a list is given before it is written. *Unit:* bytes.
 const RESERVED_MAX: usize = 1 << 20;
 
@@ -120,6 +123,11 @@ impl<'a> Object<'a> {
     fn begin(to: &'a mut Text) -> Self {
         to.0.push(b'{');
         Self { to, has_members: false }
+    }
+
+    /// Makes room for so many fields at once, as most of them are.
+    pub(super) fn make_room(&mut self, fields: usize) {
+        self.to.0.reserve(fields * FIELD_BYTES);
     }
 
     /// Adds a field. `between`: what comes before its value, a comma first (`,"Name":`).

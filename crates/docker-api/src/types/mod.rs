@@ -47,8 +47,8 @@ macro_rules! wire {
                     $(.or_else(|| self.$part.spelled(name)))*
             }
 
-            #[allow(unused_variables, reason = "a struct without fields puts nothing")]
             fn put(&self, object: &mut crate::types::json::Object<'_>) {
+                object.make_room(Self::KEYS.len());
                 $(wire!(@put $kind self object $($put)*);)*
             }
         }

@@ -65,6 +65,14 @@ pub(super) fn resident_kb(pid: u32) -> Result<f64> {
     rss.context("no VmRSS")
 }
 
+/// Returns the memory of a process, a page of several counted to each by its part. Source: proc(5), `smaps_rollup`, `Pss`.
+pub(super) fn proportional_kb(pid: u32) -> Result<f64> {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let pss =
+        rollup.lines().find_map(|l| l.strip_prefix("Pss:")?.trim().strip_suffix("kB")?.trim().parse().ok());
+    pss.context("no Pss")
+}
+
 /// Returns the time a process has spent in user and system mode. Source: proc_pid_stat(5), fields 14 and 15.
 fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
