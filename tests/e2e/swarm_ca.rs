@@ -231,7 +231,7 @@ pub(crate) fn set(cli: Cli) {
         cli.run(&lab, 1, &["info", "--format", "{{json .Swarm.Cluster.Spec.CAConfig.NodeCertExpiry}}"]).ok();
     assert_eq!(expiry.trim(), "7200000000000");
     cli.run(&lab, 1, &["network", "create", "-d", "overlay", "net"]).ok();
-    let subnet = ["network", "inspect", "net", "--format", "{{(index .IPAM.Config 0).Subnet}}"];
+    let subnet = ["network", "inspect", "net", "--format", "{{range .IPAM.Config}}{{.Subnet}}{{end}}"];
     wait_for("a subnet of the pool", SOON, || {
         let subnet = cli.run(&lab, 1, &subnet).ok();
         if subnet.starts_with("10.20.") && subnet.trim().ends_with("/26") { Ok(()) } else { Err(subnet) }
