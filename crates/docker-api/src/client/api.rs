@@ -244,13 +244,7 @@ impl Client {
         self.delete(&format!("/rswarm/stacks/{}", escape(name)), &[]).await.map(drop)
     }
 
-    async fn update(
-        &self,
-        kind: &str,
-        id: &str,
-        version: u64,
-        spec: &impl crate::types::Written,
-    ) -> Result<()> {
+    async fn update(&self, kind: &str, id: &str, version: u64, spec: &impl Written) -> Result<()> {
         let version = version.to_string();
         self.post_empty(&format!("/{kind}/{}/update", escape(id)), &[("version", &version)], spec).await
     }

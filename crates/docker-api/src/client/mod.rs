@@ -425,7 +425,7 @@ pub fn escape(text: &str) -> String {
 /// Returns the `X-Registry-Auth` header for a registry: base64url JSON.
 ///
 /// # Errors
-/// Never in practice: the struct always has a JSON form.
+/// Never in practice: base64 is a header's value.
 pub fn registry_auth(auth: &crate::types::AuthConfig) -> Result<(HeaderName, HeaderValue)> {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE};
     let value = URL_SAFE.encode(Text::of(auth));

@@ -119,6 +119,7 @@ fn networks(container: &Container) -> BTreeMap<String, types::EndpointSettings> 
         global_ipv6_address: text6(e.address6),
         global_ipv6_prefix_len: i64::from(e.prefix6_len),
     };
+    // They are in their order already: collected, they would be sorted once more, and each is large.
     let mut all = BTreeMap::new();
     for (name, endpoint) in &container.networks {
         all.insert(name.clone(), json(name, endpoint));

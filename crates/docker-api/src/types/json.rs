@@ -516,7 +516,7 @@ impl<'de> IntoDeserializer<'de, Error> for Json<'de> {
 
 #[cfg(test)]
 mod tests {
-    use crate::types::{ContainerCreate, ServiceSpec, Wire, parse};
+    use crate::types::{ContainerCreate, Health, ServiceSpec, StringMap, Text, Wire, Written, parse};
 
     #[test]
     fn names_fit_whatever_their_case_and_exact_ones_win() {
@@ -596,6 +596,27 @@ mod tests {
             !text.contains("NetworkingConfig") && text.contains(r#""BlkioWeightDevice":[{"a":-1.5}]"#),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_is_left_out_leaves_no_comma_and_names_and_texts_are_escaped() {
+        let health = |interval, timeout| Health { interval, timeout, ..Health::default() };
+        let labels: StringMap =
+            [("a\"b".to_owned(), "c\nd\u{1}".to_owned()), (String::new(), "\u{e9}".to_owned())].into();
+        for (value, text) in [
+            (&health(0, 0) as &dyn Written, "{}"),
+            (&health(0, 3), r#"{"Timeout":3}"#),
+            (&health(2, 3), r#"{"Interval":2,"Timeout":3}"#),
+            (&labels, "{\"\":\"\u{e9}\",\"a\\\"b\":\"c\\nd\\u0001\"}"),
+            (&vec![Some(1_u64), None, Some(u64::MAX)], "[1,null,18446744073709551615]"),
+            (&Vec::<Health>::new(), "[]"),
+            (&f64::NAN, "null"),
+        ] {
+            assert_eq!(String::from_utf8(Text::of(value)).unwrap(), text);
+        }
+        // Any other format gets the same.
+        let through_serde = serde_json::to_string(&health(2, 3)).unwrap();
+        assert_eq!(through_serde.as_bytes(), Text::of(&health(2, 3)));
     }
 
     #[test]

@@ -58,19 +58,22 @@ pub(super) fn processes(words: &[&str]) -> Result<Vec<u32>> {
     Ok(found)
 }
 
+/// Returns the memory of a process that is in RAM, with what it shares. Source: proc(5), `status`, `VmRSS`.
 pub(super) fn resident_kb(pid: u32) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let rss =
-        status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse().ok());
-    rss.context("no VmRSS")
+    kb_of(pid, "status", "VmRSS:")
 }
 
 /// Returns the memory of a process, a page of several counted to each by its part. Source: proc(5), `smaps_rollup`, `Pss`.
 pub(super) fn proportional_kb(pid: u32) -> Result<f64> {
-    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let pss =
-        rollup.lines().find_map(|l| l.strip_prefix("Pss:")?.trim().strip_suffix("kB")?.trim().parse().ok());
-    pss.context("no Pss")
+    kb_of(pid, "smaps_rollup", "Pss:")
+}
+
+/// Returns a number that a file of `/proc/PID` tells in a line of its own.
+fn kb_of(pid: u32, file: &str, name: &str) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}"))?;
+    let told =
+        text.lines().find_map(|l| l.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse().ok());
+    told.with_context(|| format!("{file} has no {name}"))
 }
 
 /// Returns the time a process has spent in user and system mode. Source: proc_pid_stat(5), fields 14 and 15.
